@@ -1,0 +1,216 @@
+"""The model that an erasure starts from: ``canvas``, a diffusers folder or a hub id, checked before it is loaded."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+
+
+CANVAS = "canvas"
+HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*?)(@(?P<revision>[\w./-]+))?")
+# the default variant only, which is what from_pretrained reads: fp16 and EMA copies may lie beside it
+_WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?\."
+_INDEX = "model_index.json"
+
+
+def load(base_model: str, *, device: str, dtype: torch.dtype) -> DiffusionPipeline:
+    """Load a base model on a device in one dtype.
+
+    Args:
+        base_model: ``canvas``, a diffusers folder, or a hub id, optionally ``owner/name@revision``.
+        device: Where the pipeline goes; see ``pick_device``.
+        dtype: The dtype of every component; without it a half-precision checkpoint would load in mixed precision.
+
+    Returns:
+        The pipeline.
+    """
+    folder = resolve(base_model)
+    return load_folder(folder, device=device, dtype=dtype)
+
+
+def load_folder(folder: Path, *, device: str, dtype: torch.dtype) -> DiffusionPipeline:
+    """Load a diffusers folder that needs no custom code; it is checked first."""
+    check_folder(folder)
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"The model folder {folder} cannot be loaded ({error}): pass a complete diffusers folder."
+        ) from error
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+            raise ValueError(f"The {name} of {folder} loaded as {part.dtype} although {dtype} was asked for.")
+    return pipe.to(device)
+
+
+def identity(base_model: str) -> dict[str, str | None]:
+    """Return what identifies a base model: id, revision (of a hub id) and a SHA-256 over its weights."""
+    folder = resolve(base_model)
+    match = HUB_ID.fullmatch(base_model)
+    from_hub = match is not None and not Path(base_model).exists()
+    return {
+        "id": match["id"] if match and from_hub else base_model,
+        "revision": folder.name if from_hub else None,  # the hub's cache names a snapshot by its commit
+        "hash": hash_weights(folder),
+    }
+
+
+def resolve(base_model: str, *, local_only: bool = False) -> Path:
+    """Return the checked folder of a base model; a hub id is downloaded unless it is in the cache.
+
+    Args:
+        base_model: ``canvas``, a diffusers folder, or a hub id.
+        local_only: Download nothing.
+
+    Returns:
+        The folder on this machine.
+    """
+    if base_model == CANVAS:
+        from erase.canvas.weights import base_folder
+
+        folder = base_folder()
+    elif Path(base_model).exists():
+        folder = Path(base_model)
+    elif match := HUB_ID.fullmatch(base_model):
+        folder = _download(match["id"], match["revision"], local_only=local_only)
+    else:
+        raise FileNotFoundError(
+            f"The base model {base_model!r} does not exist: pass 'canvas', an existing diffusers folder, or a hub id "
+            "such as owner/name."
+        )
+    check_folder(folder)
+    return folder
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Return the model index of a diffusers folder, or refuse what could not be loaded or would run foreign code."""
+    index = folder / _INDEX
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The model folder {folder} does not exist: pass the path of a diffusers folder.")
+    if (folder / "delta.safetensors").exists():
+        raise ValueError(
+            f"{folder} holds only the changes of an erasure: run 'erase export {folder} OUT' and pass OUT."
+        )
+    if not index.is_file():
+        raise FileNotFoundError(f"{folder} has no {_INDEX}, so it is not a diffusers folder: pass one that has it.")
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index} is not JSON ({error}): pass an intact diffusers folder.") from error
+    name = content.get("_class_name")
+    if isinstance(name, list):
+        raise ValueError(
+            f"{folder} needs custom code ({'.'.join(map(str, name))}), which is not run: pass a stock pipeline."
+        )
+    if not isinstance(name, str) or not hasattr(diffusers, name):
+        raise ValueError(f"{index} names the pipeline {name!r}, which diffusers does not have: pass a stock one.")
+    for part in _parts(content):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{index} lists the component {part!r}, but {folder / part} does not exist.")
+    return content
+
+
+def hash_weights(folder: Path) -> str:
+    """Return a SHA-256 over the names and contents of the weight files that ``from_pretrained`` reads."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of all components in a fixed order: safetensors, or else the older format."""
+    found: list[Path] = []
+    for part in sorted(component_names(folder)):
+        files = sorted((folder / part).iterdir())
+        for suffix in ("safetensors", "bin"):
+            weights = [path for path in files if re.fullmatch(_WEIGHTS + suffix, path.name)]
+            if weights:
+                found += weights
+                break
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no weights: pass a complete diffusers folder.")
+    return found
+
+
+def count_parameters(folder: Path) -> dict[str, int]:
+    """Return the number of weights by component, read from the headers only."""
+    counts: dict[str, int] = {}
+    for path in weight_files(folder):
+        part = path.parent.name
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - not a dict
+            count = sum(int(torch.Size(shape).numel()) for shape in shapes)
+        else:
+            count = path.stat().st_size // 4  # float32, give or take the format's overhead
+        counts[part] = counts.get(part, 0) + count
+    return counts
+
+
+def pick_device(name: str) -> str:
+    """Return the device to use; ``auto`` takes a GPU where there is one.
+
+    Example:
+        >>> pick_device("cpu")
+        'cpu'
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"The device {name!r} is unknown: pass auto, cpu, cuda, cuda:1 or mps.") from error
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, True):
+        raise ValueError(f"The device {name!r} is not available on this machine: pass cpu, or auto to choose.")
+    return name
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """Return the torch dtype of a name; diffusers would take an unknown one for float32 and only log it.
+
+    Example:
+        >>> pick_dtype("bfloat16")
+        torch.bfloat16
+    """
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in dtypes:
+        raise ValueError(f"The dtype {name!r} is unknown: choose one of {', '.join(dtypes)}.")
+    return dtypes[name]
+
+
+def component_names(folder: Path) -> list[str]:
+    """Return the components that the model index of a folder lists and that have a folder there."""
+    return _parts(check_folder(folder))
+
+
+def _parts(index: dict[str, Any]) -> list[str]:
+    return [
+        name
+        for name, value in index.items()
+        if not name.startswith("_") and isinstance(value, list) and value and value[0] is not None
+    ]
+
+
+def _download(hub_id: str, revision: str | None, *, local_only: bool) -> Path:
+    try:
+        return Path(DiffusionPipeline.download(hub_id, revision=revision, local_files_only=local_only))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise FileNotFoundError(
+            f"The base model {hub_id!r} is neither a folder on this machine nor a hub model that is cached or can be "
+            f"fetched ({type(error).__name__}): pass 'canvas', an existing folder, or go online."
+        ) from error

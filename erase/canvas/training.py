@@ -1,0 +1,69 @@
+"""The resumable loop that trains every part of the canvas: cosine rate, EMA, checkpoints, progress."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from erase import checkpoint
+
+
+logger = logging.getLogger(__name__)
+CHECKPOINT_EVERY = 500  # steps
+
+
+def fit(
+    module: torch.nn.Module,
+    loss: Callable[[torch.Generator], torch.Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.995,
+    seed: int,
+    path: Path,
+) -> torch.nn.Module:
+    """Minimise ``loss(generator)`` over the parameters of ``module``; returns it holding the averaged weights.
+
+    Every step draws from its own generator, so a resumed training sees the same batches as an unbroken one. The
+    learning rate warms up over 200 steps and falls to zero along a cosine at ``steps``.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
+    average = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    start = 0
+    if path.exists():
+        state = checkpoint.load(path, optimizer)
+        start = state.meta["step"]
+        module.load_state_dict({k[6:]: v for k, v in state.tensors.items() if k.startswith("model.")})
+        average = {k[4:]: v for k, v in state.tensors.items() if k.startswith("ema.")}
+        logger.info("%s: resumed at step %d of %d", path.stem, start, steps)
+    module.train()
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=path.stem, mininterval=5)
+    running: float | None = None
+    for step in bar:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        value = loss(generator)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        decay = min(ema_decay, (step + 1) / (step + 10))
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                average[name].lerp_(tensor, 1 - decay)
+            else:
+                average[name].copy_(tensor)
+        running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
+        bar.set_postfix(loss=f"{running:.4f}", refresh=False)
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
+            tensors |= {f"ema.{k}": v for k, v in average.items()}
+            checkpoint.save(path, tensors, optimizer, {"step": step + 1, "steps": steps, "loss": running})
+    module.load_state_dict(average)
+    return module.eval()

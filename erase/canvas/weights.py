@@ -1,0 +1,97 @@
+"""Where the shipped canvas weights lie, and how they are written: plain diffusers folders in half precision."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from erase.canvas.generator import new_scheduler
+from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
+
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+def base_folder() -> Path:
+    """The base model, a folder that ``StableDiffusionPipeline.from_pretrained`` opens.
+
+    Raises:
+        FileNotFoundError: the weights are not installed.
+    """
+    path = FOLDER / "base"
+    if not (path / "model_index.json").exists():
+        raise FileNotFoundError(f"{path} holds no canvas model; reinstall the package or run `erase canvas train`.")
+    return path
+
+
+def gold_names() -> list[str]:
+    """The concepts for which a UNet retrained without them is shipped."""
+    return sorted(path.name for path in (FOLDER / "gold").glob("*") if (path / "config.json").exists())
+
+
+def load_base(dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """The base pipeline."""
+    return StableDiffusionPipeline.from_pretrained(base_folder(), dtype=dtype, local_files_only=True)
+
+
+def load_gold(name: str, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """The base pipeline with the UNet that never saw ``name``; VAE and text encoder are shared with the base.
+
+    Raises:
+        ValueError: there is no gold model of that name.
+    """
+    if name not in gold_names():
+        raise ValueError(
+            f"There is no gold model for {name!r}; there is one for {', '.join(gold_names()) or 'nothing'}."
+        )
+    unet = UNet2DConditionModel.from_pretrained(FOLDER / "gold" / name, dtype=dtype, local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(base_folder(), unet=unet, dtype=dtype, local_files_only=True)
+
+
+def write_base(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    out: Path,
+) -> None:
+    """Write the base pipeline to ``out/base``."""
+    pipe = StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        unet=unet.half(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    shutil.rmtree(out / "base", ignore_errors=True)
+    pipe.save_pretrained(out / "base")
+    # transformers 4 reads the text encoder only with the hub's prefix, and starts from random weights without it
+    path = out / "base" / "text_encoder" / "model.safetensors"
+    state = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+    _readable(out / "base")
+
+
+def write_gold(unet: UNet2DConditionModel, name: str, out: Path) -> None:
+    """Write a gold UNet to ``out/gold/<name>``."""
+    if name not in (*STYLE_NAMES, *OBJECT_NAMES):
+        raise ValueError(f"{name!r} is neither a style nor an object of the canvas.")
+    unet.half().save_pretrained(out / "gold" / name)
+    _readable(out / "gold" / name)
+
+
+def write_recipe(recipe: dict[str, object], out: Path) -> None:
+    """Write how the weights were made beside them."""
+    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def _readable(folder: Path) -> None:
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes 0600

@@ -1,0 +1,121 @@
+"""The model card of an artefact: what is erased, how to load it, what it cost, what it does not promise."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from erase.base_model import CANVAS, HUB_ID
+
+
+LIMITS = """\
+- Erasure is a change of behaviour, not a proof of absence: other wordings, other languages, adversarial prompts,
+  image prompts and fine-tuning can bring a concept back. Measure it before you rely on it: `erase eval FOLDER`.
+- Related concepts may have suffered; the same command measures that too.
+- The licence and the limits of the base model hold for this model as well.
+- The text encoder's weights have the hub's `text_model.` names, which transformers 4.46 and 5 read; the tokenizer
+  files need transformers 5 unless `vocab.json` and `merges.txt` are among them.\
+"""
+
+
+def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: list[str], licence: str | None) -> str:
+    """Return the README of an artefact.
+
+    Args:
+        folder_name: The last part of the artefact's path, used in the loading line.
+        facts: The content of ``erasure.json`` without the file hashes.
+        form: ``pipeline`` or ``delta``.
+        changed: The names of the changed tensors.
+        licence: The base model's licence, if it is known.
+
+    Returns:
+        Markdown with the hub's header.
+    """
+    concept, base = facts["concept"], facts["base"]
+    anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
+    parts = sorted({name.partition(".")[0] for name in changed})
+    return f"""\
+---
+{_header(facts, licence)}
+---
+
+# {", ".join(concept["target"])} erased from {_public_name(base)}
+
+The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} by the method `{facts["method"]}`:
+{len(changed)} tensors of {" and ".join(parts)} differ from the base model.
+
+## Load
+
+{_loading_lines(folder_name, facts, form=form)}
+
+## Cost
+
+{facts["cost"]["unet_forwards"]:,} UNet forwards and {facts["cost"]["unet_backwards"]:,} backwards (in samples), \
+{facts["cost"]["seconds"]:.1f} seconds on {facts["config"]["device"]} in {facts["dtype"]}, seed {facts["seed"]}.
+
+## Limits
+
+{LIMITS}
+
+## Base model and licence
+
+{_public_name(base)}, revision {base["revision"] or "not given"}, SHA-256 of the weights `{base["hash"]}`.
+Licence: {licence or "that of the base model, which does not state it in its folder; look it up before you share this"}.
+
+## Made with
+
+{", ".join(f"{name} {version}" for name, version in facts["versions"].items())}. All settings are in `erasure.json`.
+"""
+
+
+def read_licence(base_folder: Path) -> str | None:
+    """Return the licence that the base model's own card states in its header, if it does."""
+    card = base_folder / "README.md"
+    if not card.is_file():
+        return None
+    header = card.read_text(encoding="utf-8", errors="replace").split("---")
+    lines = header[1].splitlines() if len(header) > 2 and not header[0].strip() else []
+    stated = [line.partition(":")[2].strip() for line in lines if line.startswith("license:")]
+    return stated[0] if stated and stated[0] else None
+
+
+def _header(facts: dict[str, Any], licence: str | None) -> str:
+    base = facts["base"]
+    is_hub = base["revision"] is not None and HUB_ID.fullmatch(base["id"]) is not None
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        base_model=base["id"] if is_hub else None,
+        license=licence or "other",
+        license_name=None if licence else "same-as-base-model",
+        tags=["concept-erasure", facts["method"]],
+    )
+    return data.to_yaml().strip()
+
+
+def _public_name(base: dict[str, Any]) -> str:
+    """A card may be published, so a folder on somebody's machine goes by its last name."""
+    if base["id"] == CANVAS:
+        return "the canvas model of erase"
+    return base["id"] if base["revision"] else f"the folder {Path(base['id']).name}"
+
+
+def _loading_lines(folder_name: str, facts: dict[str, Any], *, form: str) -> str:
+    if form == "delta":
+        return f"""\
+This folder holds only what changed. It needs its base model, and no other library opens it:
+
+```python
+import erase
+pipe = erase.load_erased("{folder_name}")
+```
+
+`erase export {folder_name} OUT --form pipeline` makes a folder that plain diffusers opens."""
+    return f"""\
+Plain diffusers, no other package:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dtype"]})
+```"""

@@ -1,0 +1,63 @@
+"""The body of ``erase run``: read the settings of every run before the first one starts, then one after another."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import transformers
+
+from erase.config import RunConfig, read_config, to_yaml
+
+
+def run_all(sources: list[str], flags: dict[str, Any], concept: dict[str, Any], *, dry_run: bool, quiet: bool) -> None:
+    """Run every configuration; a mistake in the last one is found before the first one starts.
+
+    Args:
+        sources: Configuration files and ``key=value`` overrides, mixed.
+        flags: Values of flags, by the names of ``RunConfig``; None is a flag that was not given.
+        concept: The same for the fields of the concept.
+        dry_run: Only print what would be done.
+        quiet: No progress bars.
+    """
+    overrides = [source for source in sources if "=" in source and not Path(source).is_file()]
+    names = [source for source in sources if source not in overrides]
+    settings = {name: value for name, value in flags.items() if value is not None}
+    settings["concept"] = {name: value for name, value in concept.items() if value is not None}
+    wanted: list[str | None] = [*names] or [None]
+    configs = [read_config(name, overrides=overrides, settings=settings) for name in wanted]
+    _check_outs(configs, names, needed=not dry_run)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    for config in configs:
+        if dry_run:
+            _print_plan(config)
+        else:
+            _run_one(config, skip_complete=len(configs) > 1, quiet=quiet)
+
+
+def _check_outs(configs: list[RunConfig], names: list[str], *, needed: bool) -> None:
+    outs = [config.out for config in configs]
+    if needed and None in outs:
+        where = names[outs.index(None)] if names else "the settings"
+        raise ValueError(f"No output folder is named in {where}: add --out FOLDER.")
+    places = [Path(out).absolute() for out in outs if out is not None]
+    for place in places:
+        if places.count(place) > 1:
+            raise ValueError(f"Several runs would be saved in {place}: give each configuration its own 'out'.")
+
+
+def _print_plan(config: RunConfig) -> None:
+    from erase.plan import describe, make_plan
+
+    plan = make_plan(config)
+    print(f"{to_yaml(plan.config)}# Plan (nothing was done):\n{describe(plan)}")
+
+
+def _run_one(config: RunConfig, *, skip_complete: bool, quiet: bool) -> None:
+    from erase.experiment import is_complete, run_experiment
+
+    if skip_complete and is_complete(config):
+        print(f"Skipped: {config.out} already holds the result of these settings.")
+        return
+    run_experiment(config, quiet=quiet)
+    print(f"Saved: {config.out}")

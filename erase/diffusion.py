@@ -1,0 +1,193 @@
+"""The leaves that methods share: encode, predict, noise, select parameters.
+
+This is the only file that knows model families: Stable Diffusion 1.x, 2.x (epsilon or v-prediction) and XL.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+
+FAMILIES = ("sd1", "sd2", "sdxl")
+VARIANTS = ("x", "strict", "u")
+_PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts, addressed by their text, so that every prompt is encoded once."""
+
+    index: dict[str, int]  # prompt -> row
+    prompt_embeds: torch.Tensor  # (N, 77, D)
+    pooled_prompt_embeds: torch.Tensor | None = None  # (N, P), SDXL
+    time_ids: torch.Tensor | None = None  # (1, 6), SDXL
+
+    def rows(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Return the UNet's keyword arguments for a batch with these prompts."""
+        picked = [self.index[prompt] for prompt in prompts]
+        arguments: dict[str, Any] = {"encoder_hidden_states": self.prompt_embeds[picked]}
+        if self.pooled_prompt_embeds is not None and self.time_ids is not None:
+            time_ids = self.time_ids.expand(len(picked), -1)
+            arguments["added_cond_kwargs"] = {"text_embeds": self.pooled_prompt_embeds[picked], "time_ids": time_ids}
+        return arguments
+
+
+def family(pipe: DiffusionPipeline) -> str:
+    """Return ``sd1``, ``sd2`` or ``sdxl``; ``ValueError`` for every pipeline whose erasure could not be guaranteed."""
+    if not isinstance(pipe, StableDiffusionPipeline | StableDiffusionXLPipeline):
+        raise ValueError(
+            f"The pipeline is a {type(pipe).__name__}, but only Stable Diffusion 1.x, 2.x and XL text-to-image "
+            "pipelines are supported: load the model as StableDiffusionPipeline or StableDiffusionXLPipeline."
+        )
+    config = pipe.unet.config
+    if config.in_channels != pipe.vae.config.latent_channels or config.time_cond_proj_dim is not None:
+        raise ValueError(
+            f"The UNet has in_channels {config.in_channels} and time_cond_proj_dim {config.time_cond_proj_dim}, so "
+            "this is an inpainting, editing or distilled model: pass a plain text-to-image model."
+        )
+    if any("lora_" in name for name, _ in pipe.unet.named_modules()):
+        raise ValueError(
+            "The UNet carries LoRA layers, which would be saved apart from the erased weights: "
+            "call pipe.fuse_lora() and pipe.unload_lora_weights() first."
+        )
+    if prediction_type(pipe) not in _PREDICTION_TYPES:
+        raise ValueError(
+            f"The scheduler's prediction_type is {prediction_type(pipe)!r}, but {' or '.join(_PREDICTION_TYPES)} "
+            "is needed: pass a model that predicts noise or velocity."
+        )
+    if isinstance(pipe, StableDiffusionXLPipeline):
+        return "sdxl"
+    return "sd2" if config.use_linear_projection else "sd1"
+
+
+def prediction_type(pipe: DiffusionPipeline) -> str:
+    """Return what the UNet predicts, by the scheduler's configuration; the oldest ones do not say and mean epsilon."""
+    return pipe.scheduler.config.get("prediction_type", "epsilon")
+
+
+def ddim_sampler(pipe: DiffusionPipeline, num_inference_steps: int) -> DDIMScheduler:
+    """Return a deterministic sampler of the model's own noise schedule; the pipeline's scheduler is not touched."""
+    # clipping to [-1, 1] is for pixels: on latents it would change every trajectory without a word
+    sampler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    if num_inference_steps > sampler.config.num_train_timesteps:
+        raise ValueError(
+            f"num_inference_steps is {num_inference_steps}, but the model was trained on "
+            f"{sampler.config.num_train_timesteps} timesteps: choose fewer."
+        )
+    sampler.set_timesteps(num_inference_steps)
+    return sampler
+
+
+def latent_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a latent at the resolution that the UNet was trained at."""
+    size = pipe.unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return pipe.unet.config.in_channels, height, width
+
+
+@torch.no_grad()
+def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device) -> Conditioning:
+    """Encode every distinct prompt once, the empty one as this pipeline's own unconditional prompt."""
+    for prompt in prompts:
+        _check_length(pipe, prompt)
+    distinct = list(dict.fromkeys(prompts))
+    texts = {"prompt": distinct, "device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    if not isinstance(pipe, StableDiffusionXLPipeline):
+        prompt_embeds, _ = pipe.encode_prompt(**texts)
+        return Conditioning(_rows_of(distinct), prompt_embeds.to(pipe.unet.dtype))
+    prompt_embeds, _, pooled_prompt_embeds, _ = pipe.encode_prompt(**texts)
+    if "" in distinct and pipe.config.force_zeros_for_empty_prompt:
+        prompt_embeds[distinct.index("")] = 0.0
+        pooled_prompt_embeds[distinct.index("")] = 0.0
+    _, height, width = (side * pipe.vae_scale_factor for side in latent_shape(pipe))
+    # original size, top left corner of the crop, target size: as pipe() fills them in for an uncropped image
+    time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=pipe.unet.dtype, device=device)
+    embeds = prompt_embeds.to(pipe.unet.dtype), pooled_prompt_embeds.to(pipe.unet.dtype)
+    return Conditioning(_rows_of(distinct), *embeds, time_ids)
+
+
+def predict_noise(
+    unet: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, *, conditioning: dict[str, Any]
+) -> torch.Tensor:
+    """Return the UNet's fp32 prediction, in its own prediction type, for latents at ``timesteps`` (one, or one each).
+
+    ``conditioning`` is what ``Conditioning.rows`` returns. Where the frozen weights are in half precision, the fp32
+    student tensors among them are cast by autocast, entered for each call because its cache of cast weights would
+    otherwise outlive an optimiser step and a change of roles.
+    """
+    dtype = conditioning["encoder_hidden_states"].dtype
+    with torch.autocast(latents.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        return unet(latents.to(dtype), timesteps, **conditioning, return_dict=False)[0].float()
+
+
+def add_noise(
+    scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Return x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, with one timestep for each row."""
+    signal, sigma = _signal_and_sigma(scheduler, latents, timesteps)
+    return signal * latents + sigma * noise
+
+
+def predict_original(
+    scheduler: DDIMScheduler, noise_pred: torch.Tensor, latents: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Return x_0 as implied by a prediction at x_t, for epsilon- and v-prediction, with one timestep for each row."""
+    signal, sigma = _signal_and_sigma(scheduler, latents, timesteps)
+    if scheduler.config.prediction_type == "v_prediction":
+        return signal * latents - sigma * noise_pred
+    return (latents - sigma * noise_pred) / signal
+
+
+def select_parameters(pipe: DiffusionPipeline, variant: str) -> dict[str, torch.nn.Parameter]:
+    """Return the UNet's parameters of a variant by name: those of the Linear and Conv2d modules that it trains.
+
+    ``x`` is all of the cross-attention (q, k, v, out); ``strict`` its keys and values; ``u`` everything but the
+    cross-attention, the time embedding and the output layer, and in SDXL only what is inside the blocks and no
+    embedding of any kind, as the authors do.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"The variant {variant!r} is unknown: choose one of {', '.join(VARIANTS)}.")
+    is_sdxl = isinstance(pipe, StableDiffusionXLPipeline)
+    parameters = {
+        f"{path}.{name}": parameter
+        for path, module in pipe.unet.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and _is_trained(path, variant, is_sdxl)
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    if not parameters:
+        raise ValueError(
+            f"The variant {variant!r} selects no parameter of this {type(pipe.unet).__name__}, so nothing would be "
+            "erased: choose another variant or a UNet with cross-attention."
+        )
+    return parameters
+
+
+def _is_trained(path: str, variant: str, is_sdxl: bool) -> bool:
+    if variant == "strict":
+        return path.endswith((".attn2.to_k", ".attn2.to_v"))
+    if variant == "x":
+        return ".attn2." in path
+    if ".attn2." in path or path.startswith(("time_embedding.", "conv_out")):
+        return False
+    return not is_sdxl or (path.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and "emb" not in path)
+
+
+def _check_length(pipe: DiffusionPipeline, prompt: str) -> None:
+    """Refuse a prompt that the encoder would cut, because the cut part would not be erased."""
+    length, limit = len(pipe.tokenizer(prompt).input_ids), pipe.tokenizer.model_max_length
+    if length > limit:
+        raise ValueError(f"The prompt {prompt!r} has {length} tokens, but the model reads {limit}: shorten it.")
+
+
+def _rows_of(prompts: list[str]) -> dict[str, int]:
+    return {prompt: row for row, prompt in enumerate(prompts)}
+
+
+def _signal_and_sigma(
+    scheduler: DDIMScheduler, latents: torch.Tensor, timesteps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    alphas = scheduler.alphas_cumprod.to(latents.device)[timesteps].view(-1, 1, 1, 1)
+    return alphas.sqrt(), (1 - alphas).sqrt()

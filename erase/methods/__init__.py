@@ -1,0 +1,1 @@
+"""One module per erasing method, found by its file name; each states ``TRAINS``, ``FAMILIES`` and ``PAPER``."""

@@ -1,0 +1,104 @@
+"""What a run would do and cost, found out without doing it."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import UNet2DConditionModel
+
+from erase import base_model
+from erase.artifact import CARD
+from erase.config import RunConfig, load_method, method_config
+from erase.experiment import artifact_bytes
+from erase.output import check_out
+
+
+_BACKWARD = 2.0  # forwards that a backward is worth: one product for the activations, one for the weights
+
+
+class Plan(NamedTuple):
+    """The plan of one run; ``None`` is what cannot be known before the base model is on this machine."""
+
+    config: RunConfig
+    updates: int
+    unet_forwards: int  # in samples
+    unet_backwards: int
+    images: int
+    disk_bytes: int | None
+    seconds_per_forward: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """The estimated time: what the UNet takes, for one sample at a time."""
+        if self.seconds_per_forward is None:
+            return None
+        return self.seconds_per_forward * (self.unet_forwards + _BACKWARD * self.unet_backwards)
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Work out what a run would do; loads no weights, downloads and writes nothing."""
+    config = replace(config, device=base_model.pick_device(config.device))
+    config.retain_prompts()
+    steps = load_method(config.method).plan(None, config.to_concept(), method_config(config))
+    if config.out is not None:
+        check_out(Path(config.out))
+    try:
+        folder = base_model.resolve(config.base_model, local_only=True)
+    except FileNotFoundError:
+        if Path(config.base_model).exists() or base_model.HUB_ID.fullmatch(config.base_model) is None:
+            raise
+        return Plan(config, **steps, disk_bytes=None, seconds_per_forward=None)
+    return Plan(config, **steps, disk_bytes=artifact_bytes(config), seconds_per_forward=time_forward(folder, config))
+
+
+def describe(plan: Plan) -> str:
+    """Return the plan as YAML comments, so that it may stand below the settings in one file."""
+    later = "unknown until the base model is on this machine"
+    seconds, disk = plan.seconds, plan.disk_bytes
+    per_forward = 1e3 * (plan.seconds_per_forward or 0.0)
+    kind = "at most " if plan.config.save == "delta" else "about "
+    about = later
+    if seconds is not None:
+        about = f"about {_duration(seconds)} on {plan.config.device} (one forward: {per_forward:.3g} ms)"
+    lines = {
+        "updates": f"{plan.updates:,}",
+        "UNet forwards": f"{plan.unet_forwards:,} samples",
+        "UNet backwards": f"{plan.unet_backwards:,} samples",
+        "images": f"{plan.images:,}",
+        "disk": later if disk is None else f"{kind}{disk / 1e6:,.3g} MB, and {CARD} with its cost",
+        "time": about,
+    }
+    return "\n".join(f"# {name + ':':16}{text}" for name, text in lines.items())
+
+
+def time_forward(folder: Path, config: RunConfig) -> float | None:
+    """Return the seconds of one UNet forward of one sample, measured with empty weights; None for SDXL-like UNets."""
+    settings = UNet2DConditionModel.load_config(folder, subfolder="unet")
+    if settings.get("addition_embed_type") is not None:
+        return None
+    dtype = base_model.pick_dtype(config.dtype)
+    with init_empty_weights():
+        unet = UNet2DConditionModel.from_config(settings)
+    unet.to_empty(device=config.device)
+    for parameter in unet.parameters():
+        parameter.data = torch.zeros_like(parameter, dtype=dtype)  # what empty memory holds may be slow denormals
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    sample = torch.zeros(1, unet.config.in_channels, height, width, device=config.device, dtype=dtype)
+    embeds = torch.zeros(1, 77, unet.config.cross_attention_dim, device=config.device, dtype=dtype)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(3):
+            start = time.perf_counter()
+            unet(sample, 1, embeds).sample.cpu()  # the copy waits for the device
+            seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds" if seconds >= 1 else "a second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

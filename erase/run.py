@@ -1,0 +1,228 @@
+"""One run: seed, device, dtype, what it costs, its log, and the checkpoint from which a killed run goes on."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+from erase import checkpoint
+
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Cost:
+    """What one stage of a run took; forwards and backwards of the UNet are counted in samples, not in calls."""
+
+    seconds: float = 0.0
+    unet_forwards: int = 0
+    unet_backwards: int = 0
+
+
+class Run:
+    """The circumstances of one erasure, and the record of what it took.
+
+    Args:
+        seed: All randomness derives from it through ``generator``; no global generator is used.
+        device: Where the pipeline is; a run moves nothing that the caller gave it.
+        dtype: The pipeline's precision; trained tensors are fp32 while they are trained.
+        folder: Where ``log.jsonl`` and ``checkpoint.safetensors`` live; ``None`` writes neither.
+        quiet: No progress bars.
+        checkpoint_seconds: The least time between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        folder: Path | None = None,
+        quiet: bool = False,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        """Remember the circumstances; nothing is written yet."""
+        self.seed = seed
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.folder = folder
+        self.quiet = quiet
+        self.checkpoint_seconds = checkpoint_seconds
+        self._costs: dict[str, Cost] = {}
+        self._stage = "setup"
+        self._since: float | None = None  # when the current stage began or was last accounted for
+        self._saved_at = time.monotonic()
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where the checkpoint is, if this run has a folder."""
+        return self.folder / "checkpoint.safetensors" if self.folder else None
+
+    def check(self, pipe: DiffusionPipeline) -> None:
+        """Refuse a pipeline that is not on this run's device and in its dtype; a run casts and moves nothing."""
+        if pipe.unet.device.type != self.device.type or pipe.unet.dtype != self.dtype:
+            raise ValueError(
+                f"The UNet is on {pipe.unet.device} in {pipe.unet.dtype}, but the run is on {self.device} in "
+                f"{self.dtype}: load the pipeline with that device and dtype."
+            )
+
+    def generator(self, stage: str, index: int) -> torch.Generator:
+        """Return the generator of one draw; on the CPU, so that every device sees the same numbers."""
+        digest = hashlib.sha256(f"{self.seed}/{stage}/{index}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+    @contextmanager
+    def measure(self, unet: torch.nn.Module) -> Iterator[None]:
+        """Count what the UNet computes in this block, whoever calls it, and the time; then remove the hook."""
+        hook = unet.register_forward_hook(self._count)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._enter(self._stage)
+            self._since = None
+            hook.remove()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Book costs to ``name`` in this block; an inner stage's costs are not counted twice."""
+        before = self._stage
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the run took, as ``erasure.json`` records it.
+
+        A resumed run includes what was spent up to its checkpoint, but not the work that was lost after it.
+        """
+        costs = {name: asdict(cost) for name, cost in self._costs.items()}
+        totals = {key: sum(cost[key] for cost in costs.values()) for key in asdict(Cost())}
+        return {**totals, "peak_memory_bytes": self._peak_memory(), "by_stage": costs}
+
+    def progress(self, description: str, *, total: int, initial: int = 0) -> tqdm:
+        """Return a progress bar with remaining time, shown on the main process only."""
+        hidden = self.quiet or not PartialState().is_main_process
+        return tqdm(desc=description, total=total, initial=initial, disable=hidden, mininterval=1.0)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to ``log.jsonl``; a resumed run appends too, after a record with the event ``resumed``."""
+        if self.folder and PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def save_checkpoint(
+        self,
+        tensors: dict[str, torch.Tensor],
+        *,
+        optimizer: torch.optim.Optimizer,
+        settings: dict[str, Any],
+        done: int,
+        force: bool = False,
+    ) -> None:
+        """Save after ``done`` updates when ``checkpoint_seconds`` have passed, or at once with ``force``."""
+        if not self.checkpoint_path or not PartialState().is_main_process:
+            return
+        if not force and time.monotonic() - self._saved_at < self.checkpoint_seconds:
+            return
+        self._enter(self._stage)
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "settings": settings,
+            "done": done,
+            "costs": {name: asdict(cost) for name, cost in self._costs.items()},
+        }
+        checkpoint.save(self.checkpoint_path, tensors, optimizer, meta)
+        self._saved_at = time.monotonic()
+
+    def load_checkpoint(
+        self, *, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+    ) -> checkpoint.Checkpoint | None:
+        """Return the checkpoint in this run's folder, if any, with the optimiser and the costs set to it.
+
+        A checkpoint of another run (other settings, other weights) raises ``ValueError``.
+        """
+        path = self.checkpoint_path
+        if path is None or not path.exists():
+            return None
+        try:
+            saved = checkpoint.load(path, optimizer)
+        except SafetensorError as error:
+            raise ValueError(f"The checkpoint {path} cannot be read ({error}): delete it to start again.") from error
+        given = json.loads(json.dumps(settings))
+        differing = [key for key in given if saved.meta["settings"].get(key) != given[key]]
+        if differing or saved.meta["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"The checkpoint {path} belongs to a run with another {differing[0] if differing else 'version'}: "
+                "repeat that run's settings to resume it, delete the file to start again, or choose another folder."
+            )
+        self._costs = {name: Cost(**cost) for name, cost in saved.meta["costs"].items()}
+        self.log({"event": "resumed", "done": saved.meta["done"]})
+        return saved
+
+    def _count(self, module: torch.nn.Module, inputs: object, output: tuple[torch.Tensor, ...]) -> None:
+        sample = output[0]  # a tuple, or a diffusers output that can be indexed like one
+        self._cost().unet_forwards += len(sample)
+        if sample.requires_grad:
+            # a hook on the tensor fires once for every backward through this forward, and goes with its graph
+            sample.register_hook(self._count_backward)
+
+    def _count_backward(self, gradient: torch.Tensor) -> None:
+        self._cost().unet_backwards += len(gradient)
+
+    def _cost(self) -> Cost:
+        return self._costs.setdefault(self._stage, Cost())
+
+    def _enter(self, stage: str) -> None:
+        if self._since is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            now = time.perf_counter()
+            self._cost().seconds += now - self._since
+            self._since = now
+        self._stage = stage
+
+    def _peak_memory(self) -> int | None:
+        """Peak bytes: of the GPU's allocator in this run, or else of the whole process; unknown on Windows."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if sys.platform == "win32":
+            return None
+        import resource  # POSIX only
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
+
+
+def hash_tensors(tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes.
+
+    Example:
+        >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(2)})
+        True
+        >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(2, 1)})
+        False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,236 @@
+"""From the tables of scores to the numbers of a report; nothing here runs a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from erase.canvas.world import OBJECT_NAMES
+from eval.grid import Target
+from eval.metrics.accuracy import Outcomes, unlearn_canvas
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.intervals import Interval, cluster_bootstrap, wider, wilson
+from eval.metrics.kid import kernel_distance
+from eval.table import Table
+
+
+PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
+BOOTSTRAP = "cluster bootstrap over prompts, 95 %"
+SUBSETS = "central 95 % of random halves"
+# what may be printed struck through when a gate fails: the claims that something is gone
+ERASURE = ("ua", "normalised_erasure")
+VISIBLE = 0.5  # the judge's score from which on an object counts as visible beside another
+OBJECT_PLACE = {name: index for index, name in enumerate(OBJECT_NAMES)}
+
+TITLES = {  # metric -> title, direction, definition
+    "ua": ("UA", "up", "1 - accuracy of the erased concept on prompts that ask for it"),
+    "ira": ("IRA", "up", "accuracy of the other concepts of the same kind, on prompts without the target"),
+    "cra_excl_target": ("CRA", "up", "accuracy on the other axis, on prompts without the target"),
+    "cra_code": ("CRA (benchmark code)", "up", "accuracy on the other axis, on all prompts"),
+    "normalised_erasure": (
+        "Normalised erasure",
+        "up",
+        "1 - share of target images that show the target / that of base",
+    ),
+    "in_prompt": ("In-prompt retention", "up", "share of two-object images of the target that show every other object"),
+    "clip_retain": ("CLIP score, other prompts", "up", "mean cosine of image and prompt, prompts without the target"),
+    "clip_target": ("CLIP score, target prompts", "none", "mean cosine of image and prompt, prompts with the target"),
+    "collapse_retain": ("Collapsed, other prompts", "down", "share of broken images, prompts without the target"),
+    "collapse_target": ("Collapsed, target prompts", "down", "share of broken images, prompts with the target"),
+    "drift": ("Drift", "down", "RMS pixel difference to base at equal seed, prompts without the target"),
+    "unchanged": ("Unchanged images", "none", "share of images equal to base bit by bit, prompts without the target"),
+    "diversity": ("Diversity", "up", "mean feature distance between seeds of one prompt, prompts without the target"),
+    "fd_canvas": ("fd_canvas", "down", "Frechet distance to base, judge features, prompts without the target"),
+    "kid_canvas": ("kid_canvas", "down", "kernel distance to base, judge features, prompts without the target"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The scores of one model."""
+
+    table: Table
+    features: np.ndarray  # (n, D), one row per row of the table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Turns scores into estimates with intervals."""
+
+    models: dict[str, Model]  # erased, base and, where there is one, gold; equal rows in equal order
+    target: Target
+    resamples: int = 1000
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Every metric: title, direction, definition, and an estimate per model."""
+        grids = {name: self.grid(name) for name in self.models}
+        found: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
+        for name, grid in grids.items():
+            for metric, outcomes in self.outcomes(grid).items():
+                found[metric][name] = self.proportion(outcomes)
+            for metric, (table, column) in self._columns(grid).items():
+                found[metric][name] = self.mean(table, column)
+            for metric, part in (("collapse_retain", self.retain(grid)), ("collapse_target", self.forget(grid))):
+                hit = np.array([bool(row["broken"]) for row in part.rows])
+                found[metric][name] = self.proportion(Outcomes(hit, prompt_index(part)))
+            if name != "base":
+                retain = self.retain(grid)
+                found["unchanged"][name] = self.proportion(Outcomes(retain["same_as_base"], prompt_index(retain)))
+            found["normalised_erasure"][name] = self.erasure(self.forget(grid), self.forget(grids["base"]))
+            found["in_prompt"][name] = self.in_prompt(self.models[name].table)
+            found["diversity"][name] = self.diversity(name)
+            found["fd_canvas"][name] = self._distance(name, self._frechet)
+            found["kid_canvas"][name] = self._distance(name, self._kernel)
+        for metric, models in found.items():
+            title, direction, definition = TITLES[metric]
+            models |= {"title": title, "direction": direction, "definition": definition}
+        for metric in ("ua", "ira", "cra_excl_target", "cra_code"):
+            found[metric]["delta_paired"] = self._delta(metric, grids)
+            erased, base = found[metric]["erased"]["value"], found[metric]["base"]["value"]
+            found[metric]["share_of_base"] = erased / base if base and metric != "ua" else None
+        return found
+
+    def grid(self, model: str) -> Table:
+        """The grid rows of a model."""
+        return self.models[model].table.where(lambda row: row["family"] == "template")
+
+    def forget(self, table: Table) -> Table:
+        """Rows that ask for the target."""
+        return table.where(lambda row: row["role"] == "target")
+
+    def retain(self, table: Table) -> Table:
+        """Grid rows that do not."""
+        return table.where(lambda row: row["role"] == "adjacent")
+
+    def outcomes(self, grid: Table) -> dict[str, Outcomes]:
+        """UA, IRA and both CRA, image by image."""
+        columns = (grid["style"], grid["object"], grid["judge_style"], grid["judge_object"])
+        return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names)
+
+    def proportion(self, outcomes: Outcomes) -> dict[str, Any]:
+        """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
+        hits, n = int(outcomes.hit.sum()), len(outcomes.hit)
+        one, other = wilson(hits, n), self._bootstrap([outcomes.hit.astype(float)], outcomes.cell)
+        lo, hi = wider(one, other)
+        return {
+            "value": hits / n,
+            "lo": lo,
+            "hi": hi,
+            "n_images": n,
+            "n_prompts": len(np.unique(outcomes.cell)),
+            "hits": hits,
+            "ci_method": PROPORTION,
+            "wilson": list(one),
+            "bootstrap": list(other),
+        }
+
+    def mean(self, table: Table, column: str) -> dict[str, Any] | None:
+        """The mean of a column with its interval; None where the column was not scored."""
+        if not len(table) or table.rows[0][column] is None:
+            return None
+        values = table[column].astype(float)
+        lo, hi = self._bootstrap([values], prompt_index(table))
+        return _estimate(float(values.mean()), lo, hi, table, BOOTSTRAP)
+
+    def seen(self, table: Table) -> np.ndarray:
+        """Whether the judge sees the target in each image; where a prompt names two objects, either may be it."""
+        column = f"judge_{self.target.kind}"
+        places = [OBJECT_PLACE[name] for name in self.target.names] if self.target.kind == "object" else []
+        return np.array(
+            [
+                row[column] in self.target.names
+                or (row["family"] == "two_object" and any(row["object_scores"][place] >= VISIBLE for place in places))
+                for row in table.rows
+            ]
+        )
+
+    def in_prompt(self, table: Table) -> dict[str, Any] | None:
+        """How often the objects that are not erased stay visible in two-object prompts of the target."""
+        pairs = table.where(lambda row: row["family"] == "two_object")
+        if not len(pairs):
+            return None
+        hit = [
+            all(
+                row["object_scores"][OBJECT_PLACE[name]] >= VISIBLE
+                for name in row["object"].split("+")
+                if name not in self.target.names
+            )
+            for row in pairs.rows
+        ]
+        return self.proportion(Outcomes(np.array(hit), prompt_index(pairs)))
+
+    def erasure(self, table: Table, base: Table) -> dict[str, Any] | None:
+        """1 - share of images with the target / that of base, paired; None where base never shows the target."""
+        ours, theirs = self.seen(table).astype(float), self.seen(base).astype(float)
+        if not len(ours) or theirs.mean() == 0:
+            return None
+        known = float(theirs.mean())
+        one = cluster_bootstrap([ours, theirs], prompt_index(table), _one_minus_ratio, resamples=self.resamples)
+        share = wilson(int(ours.sum()), len(ours))
+        lo, hi = wider(one, Interval(1 - share.hi / known, min(1.0, 1 - share.lo / known)))
+        return _estimate(1 - float(ours.mean()) / known, lo, hi, table, PROPORTION)
+
+    def diversity(self, name: str) -> dict[str, Any] | None:
+        """Mean feature distance between the seeds of a prompt; None where each prompt has one seed only."""
+        retain = self.retain(self.grid(name))
+        prompts, values = prompt_index(retain), []
+        for prompt in np.unique(prompts):
+            own = self.models[name].features[retain["feature_ref"][prompts == prompt]]
+            if len(own) > 1:
+                gaps = np.linalg.norm(own[:, None] - own[None], axis=2)
+                values.append(gaps.sum() / (len(own) * (len(own) - 1)))
+        if not values:
+            return None
+        lo, hi = self._bootstrap([np.array(values)], np.arange(len(values)))
+        return _estimate(float(np.mean(values)), lo, hi, retain, BOOTSTRAP)
+
+    def _columns(self, grid: Table) -> dict[str, tuple[Table, str]]:
+        retain = self.retain(grid)
+        return {
+            "clip_retain": (retain, "clip"),
+            "clip_target": (self.forget(grid), "clip"),
+            "drift": (retain, "drift"),
+        }
+
+    def _delta(self, metric: str, grids: dict[str, Table]) -> dict[str, float]:
+        ours, theirs = (self.outcomes(grids[name])[metric] for name in ("erased", "base"))
+        gap = ours.hit.astype(float) - theirs.hit.astype(float)
+        lo, hi = self._bootstrap([gap], ours.cell)
+        return {"value": float(gap.mean()), "lo": lo, "hi": hi}
+
+    def _distance(self, name: str, measure: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
+        if name == "base":
+            return None
+        sides = []
+        for model in (name, "base"):
+            retain = self.retain(self.grid(model))
+            sides.append(self.models[model].features[retain["feature_ref"]])
+        try:
+            return measure(*sides) | {"n_images": len(sides[0])}
+        except ValueError as error:  # too few images: the report says so in place of a number
+            return {"value": None, "not_run": str(error), "n_images": len(sides[0])}
+
+    def _frechet(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+        return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
+
+    def _kernel(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+        found = kernel_distance(ours, theirs)
+        return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
+
+    def _bootstrap(self, columns: list[np.ndarray], clusters: np.ndarray) -> Interval:
+        return cluster_bootstrap(columns, clusters, resamples=self.resamples)
+
+
+def prompt_index(table: Table) -> np.ndarray:
+    """Number the prompts of a table."""
+    return np.unique(table["prompt_id"], return_inverse=True)[1]
+
+
+def _one_minus_ratio(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    return 1 - np.divide(ours, theirs, out=np.full_like(ours, np.nan), where=theirs > 0)
+
+
+def _estimate(value: float, lo: float, hi: float, table: Table, method: str) -> dict[str, Any]:
+    prompts = len(np.unique(table["prompt_id"]))
+    return {"value": value, "lo": lo, "hi": hi, "n_images": len(table), "n_prompts": prompts, "ci_method": method}

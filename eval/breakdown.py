@@ -1,0 +1,84 @@
+"""The tables of a report: accuracy per cell and per concept, held-out wordings, coverage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from eval.aggregate import Model, Summary, prompt_index
+from eval.metrics.accuracy import Outcomes, per_concept
+
+
+def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Accuracy of each cell: model -> style -> object -> style accuracy, object accuracy, n."""
+    result: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for name in summary.models:
+        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in summary.grid(name).rows:
+            rows.setdefault((row["style"], row["object"]), []).append(row)
+        for (style, obj), group in rows.items():
+            result.setdefault(name, {}).setdefault(style, {})[obj] = {
+                "style": float(np.mean([row["judge_style"] == style for row in group])),
+                "object": float(np.mean([row["judge_object"] == obj for row in group])),
+                "n": len(group),
+            }
+    return result
+
+
+def concepts(summary: Summary) -> dict[str, Any]:
+    """Accuracy of every retained concept on both axes, the lowest, and the tenth percentile of all."""
+    tables = {name: summary.retain(summary.grid(name)) for name in summary.models}
+    rows: list[dict[str, Any]] = []
+    for axis in ("style", "object"):
+        by_model = {name: per_concept(table[axis], table[f"judge_{axis}"]) for name, table in tables.items()}
+        for concept in by_model["erased"]:
+            rows.append(
+                {"axis": axis, "concept": concept, **{name: found[concept] for name, found in by_model.items()}}
+            )
+    rows.sort(key=lambda row: (row["erased"] - row["base"], row["erased"]))
+    values = np.array([row["erased"] for row in rows])
+    return {
+        "rows": rows,
+        "lowest": float(values.min()),
+        "tenth_percentile": float(np.quantile(values, 0.1)),
+    }
+
+
+def held_out(summary: Summary) -> list[dict[str, Any]]:
+    """Share of images with the target per held-out wording, and per language where there are several."""
+    rows = [row for row in summary.models["erased"].table.rows if row["family"] != "template"]
+    result = []
+    for family in dict.fromkeys(row["family"] for row in rows):
+        languages = list(dict.fromkeys(row["language"] for row in rows if row["family"] == family))
+        result.append(_wording(summary, family, ""))
+        if len(languages) > 1:
+            result += [_wording(summary, family, language) for language in languages]
+    return result
+
+
+def _wording(summary: Summary, family: str, language: str) -> dict[str, Any]:
+    """One family in one language, or in all of them."""
+    parts = {
+        name: model.table.where(lambda row: row["family"] == family and (not language or row["language"] == language))
+        for name, model in summary.models.items()
+    }
+    shown = {name: summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) for name, part in parts.items()}
+    erasure = summary.erasure(parts["erased"], parts["base"])
+    return {"family": family, "language": language, **shown, "normalised_erasure": erasure}
+
+
+def coverage(
+    models: dict[str, Model], *, styles: Sequence[str], objects: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """How many images were expected and scored; a gap raises before this is called."""
+    grid, expected = len(styles) * len(objects) * len(seeds), {}
+    for name, model in models.items():
+        found = len(model.table.where(lambda row: row["family"] == "template"))
+        expected[name] = {"grid_expected": grid, "grid_found": found, "held_out_found": len(model.table) - found}
+    return {
+        "styles": len(styles),
+        "objects": len(objects),
+        "cells": len(styles) * len(objects),
+        "seeds": list(seeds),
+        "images": expected,
+    }

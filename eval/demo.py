@@ -1,0 +1,75 @@
+"""The demonstration: erase one style from the embedded canvas model, load the result from disk and measure it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from erase.config import read_config
+from erase.experiment import is_complete, run_experiment
+from eval.config import load_suite
+from eval.report import COLUMNS, HEADLINE, interval, number
+from eval.suite import evaluate
+
+
+CONFIG = "esd/canvas-style"
+SUITE = "canvas-demo"
+SEEDS = (188, 288, 588, 688, 888)  # those of UnlearnCanvas
+
+
+def run(out: Path, *, seed: int = 0, seeds_per_cell: int | None = None, progress: bool = True) -> Path:
+    """Erase, evaluate and print the headline numbers; a demonstration that was stopped goes on where it was.
+
+    Args:
+        out: folder for the erased model (``model``) and its evaluation (``report``).
+        seed: of the erasure.
+        seeds_per_cell: images per style and object, at most five; what the suite says if not given.
+        progress: show progress bars.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        ValueError: ``out`` holds something else, or ``seeds_per_cell`` is out of range.
+    """
+    if seeds_per_cell is not None and not 1 <= seeds_per_cell <= len(SEEDS):
+        raise ValueError(f"Got {seeds_per_cell} seeds per cell; choose 1 to {len(SEEDS)}.")
+    seeds = load_suite(SUITE).seeds if seeds_per_cell is None else SEEDS[:seeds_per_cell]
+    model = out / "model"
+    config = read_config(CONFIG, settings={"seed": seed, "device": "cpu", "out": str(model)})
+    if not is_complete(config):
+        run_experiment(config, quiet=not progress)
+    page = evaluate(
+        model,
+        SUITE,
+        out / "report",
+        seeds=seeds,
+        progress=progress,
+        command=f"erase run {CONFIG} seed={seed} out={model}\nerase eval {model} --suite {SUITE}",
+    )
+    content = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))
+    typer.echo("\n".join(summary_lines(content)))
+    return page
+
+
+def summary_lines(content: dict[str, Any]) -> Sequence[str]:
+    """The headline numbers of ``report.json`` as a small table for a terminal."""
+    models = [name for name in COLUMNS if name in content["models"]]
+    lines = [
+        "",
+        f"{', '.join(content['concept']['target'])}: {content['verdict']['code']}. {content['verdict']['sentence']}",
+        "",
+        f"{'':22}" + "".join(f"{name:>24}" for name in models),
+    ]
+    for key in HEADLINE:
+        metric = content["metrics"][key]
+        cells = [
+            f"{number(metric[name]['value'], key)} {interval(metric[name], key)}" if metric.get(name) else "n/a"
+            for name in models
+        ]
+        withheld = "  withheld: see the gates in the report" if metric.get("struck") else ""
+        lines.append(f"{metric['title']:22}" + "".join(f"{cell:>24}" for cell in cells) + withheld)
+    images = content["coverage"]["images"]["erased"]
+    return [*lines, f"95 % intervals; {images['grid_found']} + {images['held_out_found']} images per model", ""]

@@ -1,0 +1,77 @@
+"""Hashes that say whether two pipelines hold the same weights."""
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+
+class Fingerprint(NamedTuple):
+    """SHA-256 of each component of a pipeline, of each tensor, and of everything together with the pipeline's class."""
+
+    components: dict[str, str]
+    tensors: dict[str, tuple[str, int]]  # component.tensor -> hash, number of values
+    model: str
+
+    def same_weights(self, other: "Fingerprint") -> bool:
+        """Whether every module that draws the image has the same weights, whatever code wraps them."""
+        return self.tensors == other.tensors
+
+
+class Footprint(NamedTuple):
+    """How much of a model's weights differs from another's."""
+
+    components: list[str]  # those that differ
+    tensors: int
+    tensors_of: int
+    parameters: int
+    parameters_of: int
+
+
+def fingerprint(pipe: DiffusionPipeline) -> Fingerprint:
+    """Hash a loaded pipeline; load both sides with one dtype to compare them."""
+    components: dict[str, str] = {}
+    tensors: dict[str, tuple[str, int]] = {}
+    for name, part in sorted(pipe.components.items()):
+        if isinstance(part, nn.Module):
+            state = part.state_dict()
+            own = {f"{name}.{key}": (hash_tensor(state[key]), state[key].numel()) for key in sorted(state)}
+            components[name] = hash_json(own)
+            tensors |= own
+        elif name == "scheduler":
+            public = {key: value for key, value in part.config.items() if not key.startswith("_")}
+            components[name] = hash_json([type(part).__name__, public])
+    return Fingerprint(components, tensors, hash_json([type(pipe).__qualname__, components]))
+
+
+def footprint(model: Fingerprint, base: Fingerprint) -> Footprint:
+    """Compare two fingerprints tensor by tensor; what only one side has counts as different."""
+    every = model.tensors | base.tensors
+    changed = [name for name in every if model.tensors.get(name) != base.tensors.get(name)]
+    return Footprint(
+        components=sorted({name.split(".", 1)[0] for name in changed}),
+        tensors=len(changed),
+        tensors_of=len(every),
+        parameters=sum(every[name][1] for name in changed),
+        parameters_of=sum(size for _, size in every.values()),
+    )
+
+
+def hash_json(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    """SHA-256 of a value written as JSON with sorted keys.
+
+    >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_tensor(tensor: torch.Tensor) -> str:
+    """SHA-256 of the shape, the type and the values of a tensor."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""Generate the images of evaluation rows: batched, resumable, sharded by rank, one seed per row.
+
+What a row shows depends on its own prompt and seed only, not on the batch size, the order or the number of ranks: the
+initial latents are drawn per row on the CPU, each distinct prompt is encoded alone, and no state runs from row to row.
+"""
+
+import inspect
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+from PIL import Image
+from tqdm import tqdm
+
+from eval import manifest
+from eval.fingerprint import fingerprint, hash_tensor
+from eval.rows import Row
+
+
+def generate(
+    source: Path | DiffusionPipeline,
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    batch_size: int = 32,
+    negative_prompt: str = "",
+    height: int | None = None,
+    width: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    label: str = "generate",
+    progress: bool = True,
+    rank: int | None = None,
+    world: int | None = None,
+) -> Path:
+    """Generate the rows that ``out`` does not hold yet.
+
+    Args:
+        source: a diffusers folder (loaded on the CPU with ``dtype``) or a loaded pipeline, used where it is.
+        rows: what to generate.
+        out: folder for ``images/*.png`` and the manifest.
+        num_inference_steps: denoising steps.
+        guidance_scale: classifier-free guidance; 1 or less turns it off.
+        batch_size: rows per forward.
+        negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
+        height: in pixels; the model's own size if not given.
+        width: in pixels; the model's own size if not given.
+        dtype: of a source that is a folder.
+        label: shown at the progress bar.
+        progress: show a progress bar on the first rank.
+        rank: which share of the rows to do; taken from accelerate if not given.
+        world: number of shares; taken from accelerate if not given.
+
+    Returns:
+        The path of ``manifest.jsonl``, which holds the records that all ranks have written so far.
+
+    Raises:
+        ValueError: two rows with one name, or ``out`` holds images made with another model or other settings.
+    """
+    if rank is None or world is None:
+        rank, world = PartialState().process_index, PartialState().num_processes
+    if len({row.key for row in rows}) < len(rows):
+        twice = sorted({row.key for row in rows if sum(row.key == other.key for other in rows) > 1})
+        raise ValueError(f"The rows {', '.join(twice[:3])} occur twice; every prompt id and seed may occur once.")
+    pipe = source if isinstance(source, DiffusionPipeline) else DiffusionPipeline.from_pretrained(source, dtype=dtype)
+    settings = image_settings(
+        pipe, num_inference_steps, guidance_scale, negative_prompt=negative_prompt, height=height, width=width
+    )
+    manifest.write_settings(out, settings)
+    (out / "images").mkdir(exist_ok=True)
+    records = manifest.read(out)
+    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out)]
+    encode = _Encoder(pipe, guidance_scale > 1, negative_prompt)
+    with _own_bar_off(pipe), tqdm(total=len(todo), desc=label, unit="image", disable=not progress or rank > 0) as bar:
+        for start in range(0, len(todo), batch_size):
+            batch = todo[start : start + batch_size]
+            manifest.append(manifest.rank_file(out, rank), _draw(pipe, batch, out, settings, encode))
+            bar.update(len(batch))
+    return manifest.merge(out)
+
+
+def image_settings(
+    pipe: DiffusionPipeline,
+    num_inference_steps: int,
+    guidance_scale: float,
+    *,
+    negative_prompt: str = "",
+    height: int | None = None,
+    width: int | None = None,
+) -> dict[str, Any]:
+    """All that decides what a row shows beside its prompt and seed; two folders with equal settings are comparable."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return {
+        "model_hash": fingerprint(pipe).model,
+        "sampler": type(pipe.scheduler).__name__,
+        "steps": num_inference_steps,
+        "cfg": float(guidance_scale),
+        "negative_prompt": negative_prompt,
+        "height": height or side,
+        "width": width or side,
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+    }
+
+
+def initial_latents(pipe: DiffusionPipeline, generator: torch.Generator, height: int, width: int) -> torch.Tensor:
+    """The noise a row starts from, before the scheduler scales it; drawn in float32 on the CPU, whatever the device."""
+    factor = pipe.vae_scale_factor
+    shape = (1, pipe.unet.config.in_channels, height // factor, width // factor)
+    return torch.randn(shape, generator=generator)  # (1, 4, H/8, W/8)
+
+
+def _draw(
+    pipe: DiffusionPipeline, batch: list[Row], out: Path, settings: dict[str, Any], encode: "_Encoder"
+) -> list[dict[str, Any]]:
+    started = time.perf_counter()
+    generators = [torch.Generator("cpu").manual_seed(row.seed) for row in batch]
+    latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
+    with torch.no_grad():
+        output = pipe(
+            **encode([row.prompt for row in batch]),
+            latents=torch.cat(latents).to(pipe.device, pipe.unet.dtype),
+            generator=generators,  # what a stochastic sampler draws after the latents is the row's own, too
+            num_inference_steps=settings["steps"],
+            guidance_scale=settings["cfg"],
+            height=settings["height"],
+            width=settings["width"],
+        )
+    # None where the pipeline has no safety checker; SDXL's output does not have the field
+    flagged = output.get("nsfw_content_detected") or [False] * len(batch)
+    spent = {
+        "wall_s": round((time.perf_counter() - started) / len(batch), 4),
+        "peak_mem": torch.cuda.max_memory_allocated(pipe.device) if pipe.device.type == "cuda" else None,
+    }
+    records = []
+    for row, image, noise, flag in zip(batch, output.images, latents, flagged, strict=True):
+        path = _save(image, out / "images" / f"{row.key}.png")
+        facts = {"latent_hash": hash_tensor(noise), "flagged": bool(flag), **settings, **spent}
+        records.append(_describe(row, path) | facts)
+    return records
+
+
+def _describe(row: Row, path: Path) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "prompt_id": row.prompt_id,
+        "prompt_text": row.prompt,
+        "role": row.role,
+        "family": row.family,
+        "style": row.style,
+        "object": row.object,
+        "language": row.language,
+        "seed": row.seed,
+        "image_path": f"images/{path.name}",
+        "image_sha256": manifest.sha256(path),
+    }
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    partial = path.with_suffix(".partial")
+    image.save(partial, format="PNG")
+    return partial.replace(path)
+
+
+@contextmanager
+def _own_bar_off(pipe: DiffusionPipeline) -> Iterator[None]:
+    before = vars(pipe).get("_progress_bar_config")
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is None:
+            del pipe._progress_bar_config
+        else:
+            pipe._progress_bar_config = before
+
+
+class _Encoder:
+    """Prompts -> arguments of the pipeline's call, each distinct prompt encoded once and alone.
+
+    A pipeline class that is not part of diffusers gets the text itself: what it does with a prompt (a block list, a
+    guider, another encoder) is part of the system under test, and embeddings would pass it by.
+    """
+
+    def __init__(self, pipe: DiffusionPipeline, guided: bool, negative_prompt: str) -> None:
+        self.pipe = pipe
+        self.guided = guided
+        self.negative_prompt = negative_prompt or None
+        self.takes_text = not type(pipe).__module__.startswith("diffusers.pipelines.")
+        self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
+        self.known: dict[str, tuple[torch.Tensor, ...]] = {}
+        self.negative: tuple[torch.Tensor, ...] = ()
+
+    def __call__(self, prompts: list[str]) -> dict[str, Any]:
+        if self.takes_text:
+            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(prompts)
+            return {"prompt": prompts, "negative_prompt": negative}
+        for prompt in prompts:
+            if prompt not in self.known:
+                self.known[prompt] = self._encode(prompt)
+        names = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + self.pooled]
+        arguments = {
+            name: torch.cat([self.known[prompt][index] for prompt in prompts]) for index, name in enumerate(names)
+        }
+        if self.guided:
+            for name, tensor in zip(names, self.negative, strict=True):
+                arguments[f"negative_{name}"] = tensor.expand(len(prompts), *tensor.shape[1:])
+        return arguments
+
+    def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        first = self.guided and not self.negative
+        with torch.no_grad():
+            encoded = self.pipe.encode_prompt(
+                prompt=prompt,
+                device=self.pipe.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=first,
+                negative_prompt=self.negative_prompt,
+            )
+        if first:
+            self.negative = encoded[1::2]
+        return encoded[0::2]

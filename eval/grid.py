@@ -1,0 +1,114 @@
+"""Evaluation rows of the canvas: the style x object grid, and the held-out wordings of the erased concepts."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from erase.canvas.world import OBJECTS, STYLES, template
+from erase.prompts import read_prompts
+from eval.rows import Row
+
+
+# wording -> role of its rows
+ROLES = {
+    "paraphrase": "target",
+    "alias": "synonym",
+    "description": "synonym",
+    "language": "multilingual",
+    "two_object": "combo",
+}
+COLUMNS = ("family", "concept", "kind", "style", "object", "language")  # beside the prompt
+
+
+class Target(NamedTuple):
+    """The erased concepts as names of the canvas world."""
+
+    kind: str  # style or object
+    names: tuple[str, ...]
+
+    def is_asked(self, style: str, obj: str) -> bool:
+        """Whether a prompt with this style and this object asks for an erased concept."""
+        return (style if self.kind == "style" else obj) in self.names
+
+
+def find_target(words: Sequence[str], kind: str) -> Target:
+    """The canvas names of erased concepts, given by id, by name or by alias.
+
+    >>> find_target(["van gogh"], "style")
+    Target(kind='style', names=('Van_Gogh',))
+
+    Raises:
+        ValueError: a concept that is not part of the canvas world.
+    """
+    world = {"style": STYLES, "object": OBJECTS}.get(kind)
+    if world is None:
+        raise ValueError(f"The canvas has styles and objects, but the erased concept is a {kind}; use another suite.")
+    known = {word.lower(): name for name, words_ in world.items() for word in (name, words_.name, words_.alias)}
+    missing = [word for word in words if word.lower() not in known]
+    if missing:
+        raise ValueError(f"The canvas has no {kind} {missing[0]!r}; it has {', '.join(world)}.")
+    return Target(kind, tuple(known[word.lower()] for word in words))
+
+
+def grid_rows(
+    styles: Sequence[str], objects: Sequence[str], seeds: Sequence[int], target: Target | None = None
+) -> list[Row]:
+    """One row per style, object and seed, in the words of UnlearnCanvas.
+
+    >>> grid_rows(["Van_Gogh"], ["Cats"], [188], Target("style", ("Van_Gogh",)))[0].role
+    'target'
+    """
+    return [
+        Row(
+            prompt_id=f"{style}_{obj}",
+            prompt=template(style, obj),
+            seed=seed,
+            role="" if target is None else "target" if target.is_asked(style, obj) else "adjacent",
+            style=style,
+            object=obj,
+        )
+        for style in styles
+        for obj in objects
+        for seed in seeds
+    ]
+
+
+def held_out_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]:
+    """The held-out wordings of the erased concepts: paraphrases, aliases, descriptions, languages, two objects.
+
+    A line is about the target if its kind and its concept say so, or, where its kind is ``cell``, if its style or one
+    of its objects (``Cats+Dogs``) is the target.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a malformed file, or a family without a role.
+    """
+    rows = []
+    for line in read_prompts(path, required=COLUMNS):
+        columns = line.columns
+        if columns["family"] not in ROLES:
+            raise ValueError(f"{path} has the family {columns['family']!r}; expected one of {', '.join(ROLES)}.")
+        if not _is_about(columns, target):
+            continue
+        digest = hashlib.sha256(line.prompt.encode()).hexdigest()[:10]
+        rows += [
+            Row(
+                prompt_id=f"{columns['family']}_{digest}",
+                prompt=line.prompt,
+                seed=seed,
+                role=ROLES[columns["family"]],
+                family=columns["family"],
+                style=columns["style"],
+                object=columns["object"],
+                language=columns["language"],
+            )
+            for seed in seeds
+        ]
+    return rows
+
+
+def _is_about(columns: dict[str, str], target: Target) -> bool:
+    if columns["kind"] == "cell":
+        return any(name in target.names for name in columns[target.kind].split("+"))
+    return columns["kind"] == target.kind and columns["concept"] in target.names

@@ -1,0 +1,82 @@
+"""Confidence intervals: Wilson's for a proportion, and a seeded bootstrap over clusters (prompts or cells)."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """The two ends of a confidence interval."""
+
+    lo: float
+    hi: float
+
+
+def wilson(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion; it has a width at 0 of n and at n of n, too.
+
+    >>> [round(100 * end, 1) for end in wilson(5, 10)]
+    [23.7, 76.3]
+    >>> [round(100 * end, 1) for end in wilson(0, 50)]
+    [0.0, 7.1]
+
+    Raises:
+        ValueError: n is not positive, or hits is not within 0 and n.
+    """
+    if n <= 0 or not 0 <= hits <= n:
+        raise ValueError(f"Got {hits} hits of {n}; a proportion needs n > 0 and 0 <= hits <= n.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def cluster_bootstrap(
+    columns: Sequence[np.ndarray],
+    clusters: np.ndarray,
+    statistic: Callable[..., np.ndarray] = lambda mean: mean,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of a function of the columns' means, when whole clusters are drawn with replacement.
+
+    Images of one prompt resemble each other, so they are kept together; rows of several columns stay paired. The
+    statistic gets one array per column, with the mean of each resample; what it leaves undefined (NaN) is left out.
+
+    >>> hits = np.array([1.0, 1, 0, 0, 1, 1, 0, 1])
+    >>> cluster_bootstrap([hits], np.array([0, 0, 1, 1, 2, 2, 3, 3]))
+    Interval(lo=0.125, hi=1.0)
+    >>> cluster_bootstrap([hits, hits], np.arange(8), lambda one, other: one - other)
+    Interval(lo=0.0, hi=0.0)
+
+    Raises:
+        ValueError: no rows, or columns of unequal length.
+    """
+    if len(clusters) == 0 or any(len(column) != len(clusters) for column in columns):
+        lengths = ", ".join(str(len(column)) for column in columns)
+        raise ValueError(f"The columns have {lengths} rows for {len(clusters)} clusters; give equal, non-zero numbers.")
+    index = np.unique(clusters, return_inverse=True)[1]
+    count = int(index.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    rows = drawn @ np.bincount(index)  # rows of each resample; clusters may differ in size
+    values = statistic(*(drawn @ np.bincount(index, weights=column) / rows for column in columns))
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Interval(math.nan, math.nan)
+    lo, hi = np.quantile(values, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(float(lo), float(hi))
+
+
+def wider(*intervals: Interval) -> Interval:
+    """The smallest interval that holds all of them.
+
+    >>> wider(Interval(0.2, 0.4), Interval(0.3, 0.5))
+    Interval(lo=0.2, hi=0.5)
+    """
+    return Interval(min(each.lo for each in intervals), max(each.hi for each in intervals))

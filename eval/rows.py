@@ -1,0 +1,53 @@
+"""One evaluation row: a prompt, a seed, and what the prompt asks for."""
+
+import re
+from dataclasses import dataclass
+
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image to generate.
+
+    Args:
+        prompt_id: name of the prompt, used in file names.
+        prompt: what the model is asked for.
+        seed: seed of the initial latents of this image.
+        role: target, adjacent, synonym, multilingual or combo, seen from the erased concept; empty if undecided.
+        family: the wording: template, paraphrase, alias, ...
+        style: the style that the prompt asks for, if any.
+        object: the object that the prompt asks for, if any.
+        language: the language of the prompt, where it is not English.
+
+    Raises:
+        ValueError: a name that cannot be a file name, or an empty prompt.
+    """
+
+    prompt_id: str
+    prompt: str
+    seed: int
+    role: str = ""
+    family: str = "template"
+    style: str = ""
+    object: str = ""
+    language: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be generated or stored."""
+        if not _FILE_NAME.fullmatch(self.prompt_id):
+            raise ValueError(
+                f"The prompt id {self.prompt_id!r} is used as a file name; use only letters, digits, '_', '-' and '.'."
+            )
+        if not self.prompt.strip():
+            raise ValueError(f"The prompt of row {self.prompt_id!r} is empty; every row needs a prompt.")
+
+    @property
+    def key(self) -> str:
+        """The name of the image, unique within a folder.
+
+        >>> Row(prompt_id="Van_Gogh_Cats", prompt="A Cats image in Van Gogh style.", seed=188).key
+        'Van_Gogh_Cats_seed188'
+        """
+        return f"{self.prompt_id}_seed{self.seed}"

@@ -1,0 +1,285 @@
+"""Evaluate an erased model: generate, score, compare with base and gold, and write the report.
+
+Stages talk through files (images and manifests, ``scores.jsonl`` and ``features.safetensors``, ``report.json``), so
+a stopped evaluation goes on where it was, and the numbers can be recomputed from the scores alone.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_tensors
+
+from erase.concept import Concept
+from erase.prompts import find_data
+from eval import breakdown, report, subject, verdict
+from eval.aggregate import ERASURE, Model, Summary
+from eval.config import SuiteConfig, load_suite
+from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
+from eval.generate import generate, image_settings
+from eval.grid import Target, find_target, grid_rows, held_out_rows
+from eval.metrics.accuracy import check_complete
+from eval.rows import Row
+from eval.scoring import Scored, Scorers, load_scorers, score
+from eval.table import Table, read_scores, write_scores
+
+
+SCHEMA_VERSION = 1
+
+
+def evaluate(
+    source: Path | DiffusionPipeline,
+    suite: str | SuiteConfig,
+    out: Path,
+    *,
+    base: str | DiffusionPipeline | None = None,
+    concept: Concept | None = None,
+    cache: Path | None = None,
+    seeds: Sequence[int] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    scorers: Scorers | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+    command: str = "",
+) -> Path:
+    """Evaluate one erased model and write ``report.html``, ``report.md`` and ``report.json``.
+
+    Args:
+        source: an artefact folder, any diffusers folder, or a loaded pipeline.
+        suite: a name in ``configs/suites``, a YAML file, or the configuration itself.
+        out: folder for the images, the scores and the report; a stopped evaluation in it is continued.
+        base: the model before the erasure; by default what ``erasure.json`` says.
+        concept: what was erased; by default what ``erasure.json`` says.
+        cache: where images of base and gold models are kept for other evaluations; ``out`` if not given.
+        seeds: instead of the suite's, for the grid and the held-out wordings alike.
+        device: where models that this function loads run.
+        dtype: of models that this function loads.
+        scorers: instead of the suite's judge and CLIP model.
+        trust_remote_code: allow a folder without ``erasure.json`` to bring its own pipeline code.
+        progress: show progress bars.
+        command: how to repeat this, printed in the report.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: a folder or an image is missing.
+        ValueError: a setting is wrong, or a cell of the grid is incomplete.
+    """
+    config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
+    if seeds is not None:
+        config = SuiteConfig(**{**asdict(config), "seeds": list(seeds), "held_out_seeds": list(seeds)})
+    tested = subject.describe(source, concept=concept, base=base)
+    target = find_target(tested.concept.target, tested.concept.kind)
+    rows = suite_rows(config, target)
+    scorers = scorers or load_scorers(config.judge, config.clip)  # before hours of generation: weights may be missing
+    images = _Images(config, rows, out, cache or out / "reference", progress)
+    marks = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    state = PartialState()
+    state.wait_for_everyone()
+    if not state.is_main_process:  # every process generates its share of the images, one scores them all
+        return out / "report.html"
+    scored = _score_all(images.folders, rows, scorers, config)
+    for each in scored.values():
+        _check_grid(each.table, config)
+    _write_scores(out, scored)
+    models = {name: Model(table=each.table, features=each.features) for name, each in scored.items()}
+    content = build_report(config, tested, target, models, marks, judge_card=_judge_card(scorers), command=command)
+    content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
+    _write_json(out / "report.json", content)
+    return report.render(out)
+
+
+def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
+    """All rows of a suite for a target: the grid, then the held-out wordings.
+
+    Raises:
+        ValueError: the grid does not hold the target.
+    """
+    styles, objects = config.axes
+    known = styles if target.kind == "style" else objects
+    absent = [name for name in target.names if name not in known]
+    if absent:
+        raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
+    rows = grid_rows(styles, objects, config.seeds, target)
+    if config.held_out:
+        path = find_data(config.held_out, within="prompts", suffix=".csv")
+        rows += held_out_rows(path, target, config.held_out_seeds)
+    return rows
+
+
+def build_report(
+    config: SuiteConfig,
+    tested: subject.Subject,
+    target: Target,
+    models: dict[str, Model],
+    marks: dict[str, Fingerprint],
+    *,
+    judge_card: dict[str, Any],
+    command: str = "",
+) -> dict[str, Any]:
+    """The content of ``report.json`` from the scores of the models; nothing is generated or judged here."""
+    styles, objects = config.axes
+    summary = Summary(models=models, target=target, resamples=config.resamples)
+    same = marks["erased"].same_weights(marks["base"])
+    metrics, held_out = summary.metrics(), breakdown.held_out(summary)
+    gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
+    _strike(metrics, gates)
+    judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
+    facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": asdict(config) | {"hash": hash_json(asdict(config))},
+        "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
+        "models": {name: mark.model for name, mark in marks.items()},
+        "verdict": verdict.decide(facts),
+        "gates": gates,
+        "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
+        "metrics": metrics,
+        "held_out": held_out,
+        "concepts": breakdown.concepts(summary),
+        "cells": breakdown.cells(summary),
+        "cost": _cost(tested, models, marks),
+        "provenance": _provenance(tested, judge_card),
+        "reproduce": command,
+    }
+
+
+def read_models(out: Path) -> dict[str, Model]:
+    """The scores that ``evaluate`` left in ``out``, to recompute numbers without a model."""
+    tables = read_scores(out / "scores.jsonl")
+    features = load_file(out / "features.safetensors")
+    return {name: Model(table=table, features=features[name]) for name, table in tables.items()}
+
+
+@dataclass
+class _Images:
+    """Where the images of each model are, and how to make them."""
+
+    config: SuiteConfig
+    rows: list[Row]
+    out: Path
+    cache: Path
+    progress: bool
+    folders: dict[str, Path] = field(default_factory=dict)
+
+    def make(self, name: str, pipe: DiffusionPipeline) -> Fingerprint:
+        """Generate what is missing; base and gold do not know what was erased, so their rows carry no role."""
+        config = self.config
+        rows, folder = self.rows, self.out / name
+        if name != "erased":
+            settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
+            folder = self.cache / hash_json(settings)[:16]
+            rows = [Row(**(asdict(row) | {"role": ""})) for row in rows]
+        generate(
+            pipe,
+            rows,
+            folder,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            batch_size=config.batch_size,
+            label=f"images of {name}",
+            progress=self.progress,
+        )
+        self.folders[name] = folder
+        return fingerprint(pipe)
+
+
+def _generate_all(
+    tested: subject.Subject,
+    target: Target,
+    images: _Images,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+) -> dict[str, Fingerprint]:
+    """Generate with one model at a time, so that memory holds one of them."""
+    marks = {"base": images.make("base", subject.open_base(tested, device=device, dtype=dtype))}
+    if images.config.gold and tested.base == "canvas" and len(target.names) == 1:
+        from erase.canvas.weights import gold_names, load_gold
+
+        if target.names[0] in gold_names():
+            marks["gold"] = images.make("gold", load_gold(target.names[0], dtype=dtype).to(device))
+    pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return {"erased": images.make("erased", pipe)} | marks
+
+
+def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, config: SuiteConfig) -> dict[str, Scored]:
+    base = score(folders["base"], rows, scorers, tau=config.tau)
+    others = {
+        name: score(folder, rows, scorers, tau=config.tau, base=base)
+        for name, folder in folders.items()
+        if name != "base"
+    }
+    scored = {"erased": others["erased"], "base": base}
+    return scored | {name: each for name, each in others.items() if name != "erased"}
+
+
+def _check_grid(table: Table, config: SuiteConfig) -> None:
+    styles, objects = config.axes
+    grid = table.where(lambda row: row["family"] == "template")
+    check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
+
+
+def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
+    """Mark the erasure numbers of the erased model with the gates that withhold them."""
+    failed = [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in ("validity", "judge")]
+    for name in ERASURE:
+        metrics[name]["struck"] = " ".join(failed) or None
+
+
+def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fingerprint]) -> dict[str, Any]:
+    spent = tested.card.get("cost", {})
+    return {
+        "erasure": spent or None,
+        "storage_bytes": subject.storage(tested.source),
+        "footprint": footprint(marks["erased"], marks["base"])._asdict(),
+        "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
+        "images": {name: len(model.table) for name, model in models.items()},
+    }
+
+
+def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:
+    packages = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+    return {
+        "source": tested.name,
+        "base": tested.card.get("base", {"id": tested.base_name}),
+        "method": tested.card.get("method"),
+        "erasure_config": tested.card.get("config"),
+        "erasure_seed": tested.card.get("seed"),
+        "judge": judge_card,
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _judge_card(scorers: Scorers) -> dict[str, Any]:
+    """What the judge says about itself; a module that is not the canvas judge may have nothing to say."""
+    return dict(vars(scorers.classifier.judge).get("card", {}))
+
+
+def _write_scores(out: Path, scored: dict[str, Scored]) -> None:
+    write_scores(out / "scores.jsonl", {name: each.table for name, each in scored.items()})
+    partial = out / f"features.{os.getpid()}.partial"
+    partial.write_bytes(save_tensors({name: each.features for name, each in scored.items()}))
+    partial.replace(out / "features.safetensors")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

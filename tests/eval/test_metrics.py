@@ -1,0 +1,146 @@
+"""Metrics against closed forms and planted damage."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from eval.metrics.accuracy import check_complete, unlearn_canvas
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.intervals import cluster_bootstrap, wilson
+from eval.metrics.kid import kernel_distance
+
+
+STYLES, OBJECTS = ["A", "B", "C"], ["x", "y"]
+
+
+def grid(per_cell: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    cells = [(style, obj) for style in STYLES for obj in OBJECTS for _ in range(per_cell)]
+    return np.array([style for style, _ in cells]), np.array([obj for _, obj in cells])
+
+
+def values(predicted_style: np.ndarray, predicted_object: np.ndarray, kind: str, *targets: str) -> dict[str, float]:
+    style, obj = grid()
+    found = unlearn_canvas(style, obj, predicted_style, predicted_object, kind=kind, targets=targets)
+    return {name: outcomes.value for name, outcomes in found.items()}
+
+
+def test_a_perfect_judge_of_the_base() -> None:
+    assert values(*grid(), "style", "A") == {"ua": 0, "ira": 1, "cra_excl_target": 1, "cra_code": 1}
+
+
+def test_a_perfect_erasure_of_a_style() -> None:
+    style, obj = grid()
+    assert values(np.where(style == "A", "B", style), obj, "style", "A") == {
+        "ua": 1,
+        "ira": 1,
+        "cra_excl_target": 1,
+        "cra_code": 1,
+    }
+
+
+def test_the_two_conventions_of_cra_differ_on_the_target_only() -> None:
+    style, obj = grid()
+    found = values(style, np.where(style == "A", "nothing", obj), "style", "A")
+    assert found["cra_excl_target"] == 1
+    assert found["cra_code"] == pytest.approx(2 / 3)
+
+
+def test_an_object_target_swaps_the_axes() -> None:
+    style, obj = grid()
+    found = values(np.where(obj == "y", "A", style), np.where(obj == "x", "y", obj), "object", "x")
+    assert found == {"ua": 1, "ira": 1, "cra_excl_target": pytest.approx(1 / 3), "cra_code": pytest.approx(2 / 3)}
+
+
+def test_two_targets() -> None:
+    style, obj = grid()
+    found = values(np.where(style == "A", "B", style), obj, "style", "A", "B")
+    assert found["ua"] == 0.5
+    assert found["ira"] == 1
+
+
+def test_a_missing_image_is_named() -> None:
+    style, obj = grid()
+    check_complete(style, obj, styles=STYLES, objects=OBJECTS, per_cell=5)
+    with pytest.raises(ValueError, match="cell C / y has 4 images instead of 5"):
+        check_complete(style[:-1], obj[:-1], styles=STYLES, objects=OBJECTS, per_cell=5)
+    with pytest.raises(ValueError, match="cell D / x has 0 images"):
+        check_complete(style, obj, styles=[*STYLES, "D"], objects=OBJECTS, per_cell=5)
+
+
+def test_no_images_is_no_hundred_per_cent() -> None:
+    with pytest.raises(ValueError, match="0 of 30 images of D"):
+        values(*grid(), "style", "D")
+
+
+def test_wilson_as_published() -> None:
+    # Newcombe (1998), 81 of 263 and 0 of 20
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    with pytest.raises(ValueError, match="6 hits of 5"):
+        wilson(6, 5)
+
+
+def test_the_bootstrap_sees_clusters() -> None:
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(40), 10)
+    values = (rng.random(40) < 0.5).repeat(10).astype(float)  # all images of a prompt agree
+    clustered = cluster_bootstrap([values], prompts)
+    alone = cluster_bootstrap([values], np.arange(400))
+    assert clustered.hi - clustered.lo > 2 * (alone.hi - alone.lo)
+    assert clustered.hi - clustered.lo == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(40), rel=0.2)
+    assert cluster_bootstrap([values], prompts) == clustered  # seeded
+
+
+def test_the_bootstrap_covers() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(100):
+        chance = rng.beta(4, 2, size=30).repeat(5)
+        found = cluster_bootstrap(
+            [(rng.random(150) < chance).astype(float)], np.repeat(np.arange(30), 5), resamples=200, seed=trial
+        )
+        hits += found.lo <= 4 / 6 <= found.hi
+    assert hits >= 86
+
+
+def test_frechet_of_two_gaussians() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4000, 3)), rng.normal(size=(4000, 3)) * [1, 2, 3] + [1, 0, -2]
+    # |mean gap|^2 + sum (s1 - s2)^2 for diagonal covariances
+    assert frechet_distance(x, y) == pytest.approx(5 + 0 + 1 + 4, rel=0.06)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_equals_torchmetrics() -> None:
+    class Same(torch.nn.Module):
+        num_features = 6
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)
+
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(6, 6))
+    x, y = rng.normal(size=(100, 6)) @ mix, rng.normal(size=(80, 6)) + 1
+    metric = FrechetInceptionDistance(feature=Same(), normalize=True, input_img_size=(1, 2, 3)).set_dtype(torch.float64)
+    metric.update(torch.from_numpy(x).reshape(-1, 1, 2, 3), real=True)
+    metric.update(torch.from_numpy(y).reshape(-1, 1, 2, 3), real=False)
+    assert frechet_distance(x, y) == pytest.approx(metric.compute().item(), rel=1e-6)
+
+
+def test_frechet_refuses_few_images() -> None:
+    with pytest.raises(ValueError, match="6-dimensional features needs at least 7 images on each side; got 6 and 50"):
+        frechet_distance(np.zeros((6, 6)), np.zeros((50, 6)))
+
+
+def test_the_kernel_distance_is_unbiased_and_orders() -> None:
+    rng = np.random.default_rng(0)
+    same = [kernel_distance(rng.normal(size=(40, 5)), rng.normal(size=(40, 5)), subsets=2).value for _ in range(200)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / math.sqrt(200)
+    x = rng.normal(size=(200, 5))
+    shifts = [kernel_distance(x, rng.normal(size=(200, 5)) + shift).value for shift in (0.0, 0.3, 1.0)]
+    assert shifts == sorted(shifts)
+    with pytest.raises(ValueError, match="16 images on each side; got 10 and 200"):
+        kernel_distance(x[:10], x)

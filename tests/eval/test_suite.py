@@ -1,0 +1,276 @@
+"""Three planted erasers that erase nothing must be told apart by the report, and from one that is what it seems."""
+
+import copy
+import functools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from erase import erase_concept
+from erase.concept import Concept
+from eval import report
+from eval.aggregate import Summary
+from eval.config import SuiteConfig, load_suite
+from eval.demo import summary_lines
+from eval.grid import Target
+from eval.scoring import Scorers
+from eval.suite import evaluate, read_models
+
+
+VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
+
+
+class BlockList(StableDiffusionPipeline):
+    """Refuses prompts with a forbidden word; the model behind is untouched."""
+
+    def __call__(self, prompt: list[str] | None = None, **settings: Any) -> Any:
+        output = super().__call__(prompt, **settings)
+        output.images = [
+            Image.new("RGB", image.size) if "van gogh" in text.lower() else image
+            for text, image in zip(prompt or [], output.images, strict=True)
+        ]
+        return output
+
+
+class Substitution(StableDiffusionPipeline):
+    """Replaces a forbidden word before the model sees the prompt."""
+
+    def __call__(self, prompt: list[str] | None = None, **settings: Any) -> Any:
+        return super().__call__([re.sub("van gogh", "Photo", text, flags=re.I) for text in prompt or []], **settings)
+
+
+def nothing(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    return pipe
+
+
+def destroyed(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    pipe.unet = copy.deepcopy(pipe.unet)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in pipe.unet.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return pipe
+
+
+def blocked(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    return BlockList(**pipe.components, requires_safety_checker=False)
+
+
+def substituted(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    return Substitution(**pipe.components, requires_safety_checker=False)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, cache: Path) -> Callable[..., Path]:
+    def evaluate_eraser(eraser: Callable, out: Path) -> Path:
+        return evaluate(
+            eraser(StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)),
+            suite,
+            out,
+            base=str(tiny_folder),
+            concept=VAN_GOGH,
+            cache=cache,
+            scorers=scorers,
+            progress=False,
+            command="erase eval out/vg --suite tiny",
+        ).parent
+
+    return evaluate_eraser
+
+
+@pytest.fixture(scope="module")
+def result(evaluated: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable], Path]:
+    """The folder of an eraser's evaluation, which several tests read."""
+    return functools.cache(lambda eraser: evaluated(eraser, tmp_path_factory.mktemp(eraser.__name__)))
+
+
+def content_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+def value(content: dict[str, Any], metric: str, model: str = "erased") -> float:
+    return content["metrics"][metric][model]["value"]
+
+
+def gate(content: dict[str, Any], name: str) -> bool:
+    return next(gate["passed"] for gate in content["gates"] if gate["name"] == name)
+
+
+def test_does_nothing(result: Callable[[Callable], Path]) -> None:
+    content = content_of(result(nothing))
+    assert content["verdict"]["code"] == "not erased"
+    assert value(content, "ua") == 0
+    assert value(content, "normalised_erasure") == 0
+    assert value(content, "ira") == value(content, "cra_code") == value(content, "unchanged") == 1
+    assert not gate(content, "weights")
+    assert gate(content, "validity")
+    assert content["cost"]["footprint"]["tensors"] == 0
+
+
+def test_weights_destroyed(result: Callable[[Callable], Path]) -> None:
+    content = content_of(result(destroyed))
+    assert content["verdict"]["code"] == "destroyed"
+    assert value(content, "ua") > 0.6  # the number that a benchmark without gates would print
+    assert not gate(content, "validity")
+    assert gate(content, "weights")
+    assert "base + 5%" in content["metrics"]["ua"]["struck"]
+    assert content["cost"]["footprint"]["components"] == ["unet"]
+
+
+@pytest.mark.parametrize("eraser", [blocked, substituted])
+def test_block_list(result: Callable[[Callable], Path], eraser: Callable) -> None:
+    content = content_of(result(eraser))
+    assert content["verdict"]["code"] == "blocked"
+    assert value(content, "ua") == 1
+    assert value(content, "unchanged") == 1
+    assert not gate(content, "weights")
+    assert not gate(content, "validity")
+    assert content["verdict"]["facts"]["leak"] == 1
+    shown = {(row["family"], row["language"]): row["erased"]["value"] for row in content["held_out"]}
+    assert shown["alias", ""] == shown["language", "French"] == 1
+    if eraser is blocked:
+        assert shown["paraphrase", ""] == shown["two_object", ""] == 0  # these name the target
+
+
+def test_every_number_has_n_and_an_interval(result: Callable[[Callable], Path]) -> None:
+    content = content_of(result(destroyed))
+    for name, metric in content["metrics"].items():
+        for model in ("erased", "base"):
+            found = metric.get(model)
+            if found is None or name == "fd_canvas":
+                continue
+            assert found["lo"] <= found["value"] <= found["hi"] or name == "kid_canvas"
+            assert found["n_images"] > 0
+    ua = content["metrics"]["ua"]["erased"]
+    assert (ua["n_images"], ua["n_prompts"], ua["hits"]) == (8, 2, round(8 * ua["value"]))
+    assert content["metrics"]["ira"]["erased"]["n_images"] == 16
+    assert content["coverage"]["images"]["erased"] == {"grid_expected": 24, "grid_found": 24, "held_out_found": 12}
+    assert len(content["cells"]["erased"]["Van_Gogh"]) == 2
+    assert set(content["models"]) == {"erased", "base"}
+
+
+def test_the_numbers_follow_from_the_scores(result: Callable[[Callable], Path], suite: SuiteConfig) -> None:
+    content = content_of(result(destroyed))
+    models = read_models(result(destroyed))
+    summary = Summary(models=models, target=Target("style", ("Van_Gogh",)), resamples=suite.resamples)
+    for name, metric in json.loads(json.dumps(summary.metrics())).items():
+        assert content["metrics"][name]["erased"] == metric["erased"]
+
+
+def test_the_report_stands_alone(result: Callable[[Callable], Path]) -> None:
+    out = result(destroyed)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r"(?:src|href)=\"([^\"]{0,40})", page)
+    assert len(sources) == 2 * 3 * 2  # base and erased, all cells at the first seed
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "Destroyed" in page
+    assert "struck" in page
+    assert "erase eval out/vg --suite tiny" in page
+    assert re.search(r"\| UA \| ~~\d", (out / "report.md").read_text(encoding="utf-8"))
+    assert report.render(out).read_text(encoding="utf-8") == page
+
+
+def test_the_summary_for_a_terminal(result: Callable[[Callable], Path]) -> None:
+    lines = "\n".join(summary_lines(content_of(result(destroyed))))
+    assert "Van Gogh: destroyed" in lines
+    assert re.search(r"UA +\d+\.\d % \[\d+\.\d, \d+\.\d\] +0\.0 % \[0\.0, .*withheld", lines)
+    assert "24 + 12 images per model" in lines
+
+
+def test_base_is_generated_once(result: Callable[[Callable], Path], cache: Path) -> None:
+    result(nothing)
+    result(destroyed)
+    (folder,) = cache.iterdir()  # one model, one folder
+    lines = (folder / "manifest-0.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len({json.loads(line)["key"] for line in lines}) == 24 + 12
+    assert all(json.loads(line)["role"] == "" for line in lines)
+
+
+def test_a_second_evaluation_goes_on_from_the_first(evaluated: Callable[..., Path], tmp_path: Path) -> None:
+    first = content_of(evaluated(nothing, tmp_path))
+    image, kept = (tmp_path / "erased" / "images" / f"Photo_Cats_seed{seed}.png" for seed in (1, 2))
+    stamp = kept.stat().st_mtime_ns
+    image.unlink()
+    second = content_of(evaluated(nothing, tmp_path))
+    assert image.exists()
+    assert kept.stat().st_mtime_ns == stamp
+    assert first["metrics"] == second["metrics"]
+    with pytest.raises(ValueError, match="choose an empty folder"):
+        evaluated(destroyed, tmp_path)
+
+
+def test_an_artefact_on_disk(
+    tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, cache: Path, tmp_path: Path
+) -> None:
+    """Everything that the evaluation needs to know stands in ``erasure.json``."""
+    erase_concept(tiny_folder, "Van Gogh", out=tmp_path / "vg", device="cpu", quiet=True, steps=2, lr=1e-3)
+    evaluate(tmp_path / "vg", suite, tmp_path / "report", cache=cache, scorers=scorers, progress=False)
+    content = content_of(tmp_path / "report")
+    assert content["provenance"]["method"] == "esd"
+    assert content["provenance"]["base"]["id"] == str(tiny_folder)
+    assert content["cost"]["erasure"]["unet_backwards"] >= 2
+    assert content["cost"]["footprint"]["components"] == ["unet"]
+    assert content["cost"]["storage_bytes"] > 1000
+    assert "unet_forwards" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    card = json.loads((tmp_path / "vg" / "erasure.json").read_text(encoding="utf-8"))
+    card["base"]["hash"] = "0" * 64
+    (tmp_path / "vg" / "erasure.json").write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ValueError, match="name the right base"):
+        evaluate(tmp_path / "vg", suite, tmp_path / "other", scorers=scorers, progress=False)
+
+
+def test_an_object_target(tiny_pipe, tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path: Path) -> None:
+    settings = {"base": str(tiny_folder), "scorers": scorers, "progress": False, "seeds": [1, 2]}
+    concept = Concept(target=("Cats",), kind="object")
+    evaluate(tiny_pipe, suite, tmp_path, concept=concept, **settings)
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert content["metrics"]["ua"]["erased"]["n_images"] == 3 * 2
+    assert {row["family"] for row in content["held_out"]} == {"alias", "paraphrase", "language", "two_object"}
+    assert content["verdict"]["code"] in ("not erased", "not measurable")
+
+
+def test_what_was_erased_must_be_known(tiny_pipe, tiny_folder: Path, suite: SuiteConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no erasure.json that says what was erased from what"):
+        evaluate(tiny_folder, suite, tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        evaluate(tmp_path / "nowhere", suite, tmp_path / "a")
+    with pytest.raises(ValueError, match="has no style 'Sepia'; it has Photo, Sketch, Van_Gogh"):
+        evaluate(tiny_pipe, suite, tmp_path / "a", base=tiny_pipe, concept=Concept(target=("Sepia",)))
+    assert not (tmp_path / "a").exists()
+
+
+def test_shipped_suites() -> None:
+    assert load_suite("canvas").seeds == [188, 288, 588, 688, 888]
+    assert load_suite("canvas-demo").name == "canvas-demo"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("name: x\nsteps: 3\n", "steps"),
+        ("name: x\nseeds: many\n", "seeds"),
+        ("version: 2\n", "name"),
+        ("- 1\n", "does not hold"),
+    ],
+)
+def test_a_wrong_suite_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=match):
+        load_suite(str(tmp_path / "mine.yaml"))
+
+
+def test_an_unknown_suite_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="suites/canvas"):
+        load_suite("cnavas")

@@ -1,0 +1,203 @@
+import copy
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from erase.concept import Concept
+from erase.delta import Delta
+from erase.diffusion import encode_prompts, select_parameters
+from erase.run import Run
+from erase.trajectories import Sampling, Trajectories
+
+
+SAMPLING = Sampling(
+    policy="frozen", updates=12, batch_size=1, num_inference_steps=4, guidance_scale=3.0, pool_size=12, refresh=5
+)
+CONCEPT = Concept(target="a cat")
+
+
+def build(pipe, concept: Concept = CONCEPT, *, seed: int = 0, **changes: object) -> Trajectories:
+    pairs = concept.pairs()
+    conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=pipe.device)
+    sampling, delta = replace(SAMPLING, **changes), Delta(select_parameters(pipe, "x"))
+    run = Run(seed=seed, quiet=True)
+    return Trajectories(pipe, pairs, sampling, conditioning=conditioning, delta=delta, run=run)
+
+
+def fill(trajectories: Trajectories) -> list[int]:
+    with trajectories.run.measure(trajectories.unet):
+        return list(trajectories.fill())
+
+
+@pytest.mark.parametrize("fixture", ["tiny_pipe", "tiny_pipe_v", "tiny_pipe_xl"])
+def test_frozen_states_are_those_of_the_pipeline_itself(request, fixture: str) -> None:
+    pipe = request.getfixturevalue(fixture)
+    trajectories = build(pipe, updates=8, pool_size=8)  # two trajectories, walked together
+    fill(trajectories)
+    pool = trajectories.tensors()
+    assert pool["timesteps"].tolist() == [751, 501, 251, 1] * 2
+    for i in range(2):
+        noise = torch.randn(1, 4, 8, 8, generator=trajectories.run.generator("noise.pool", i))
+        visited = [noise]
+
+        def collect(pipe: object, step: int, timestep: int, inputs: dict, visited: list = visited) -> dict:
+            visited.append(inputs["latents"])
+            return inputs
+
+        pipe(
+            "a cat",
+            negative_prompt=None,
+            guidance_scale=3.0,
+            num_inference_steps=4,
+            latents=noise,
+            output_type="latent",
+            callback_on_step_end=collect,
+        )
+        torch.testing.assert_close(pool["latents"][4 * i : 4 * i + 4], torch.cat(visited[:-1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("anchor", ["", "a dog"])
+def test_the_pools_predictions_are_the_bases_at_exactly_these_states(tiny_pipe, anchor: str) -> None:
+    base = copy.deepcopy(tiny_pipe.unet)
+    trajectories = build(tiny_pipe, Concept(target="a cat", anchor=anchor))
+    with trajectories.delta as delta:
+        for tensor in delta.student().values():
+            tensor.mul_(1.5)
+        fill(trajectories)
+        states = trajectories.batch(3)
+    prompts = {"uncond": "", "target": "a cat", "anchor": anchor}
+    for role, prompt in prompts.items():
+        embeds = tiny_pipe.encode_prompt(prompt, "cpu", 1, False)[0]
+        with torch.no_grad():
+            expected = base(states.latents, states.timesteps, embeds).sample
+        torch.testing.assert_close(getattr(states, f"noise_pred_{role}"), expected, rtol=1e-4, atol=1e-5)
+    assert trajectories.run.summary()["unet_forwards"] == 3 * 4 * (3 if anchor else 2)
+
+
+def test_trajectories_walked_together_equal_single_ones(tiny_pipe, monkeypatch) -> None:
+    pools = []
+    for together in (4, 1):
+        monkeypatch.setattr("erase.trajectories.WALK_BATCH", together)
+        trajectories = build(tiny_pipe, Concept(target=("a cat", "a dog")))
+        assert len(fill(trajectories)) == (1 if together == 4 else 3)
+        pools.append(trajectories.tensors())
+    for name in pools[0]:
+        torch.testing.assert_close(pools[0][name], pools[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_pool_is_gone_through_completely_before_a_state_comes_back(tiny_pipe) -> None:
+    trajectories = build(tiny_pipe, updates=36, batch_size=2, pool_size=12)
+    fill(trajectories)
+    rows = [trajectories._pool_row(draw) for draw in range(72)]
+    rounds = [rows[first : first + 12] for first in range(0, 72, 12)]
+    assert all(sorted(visited) == list(range(12)) for visited in rounds)
+    assert len({tuple(visited) for visited in rounds}) == 6
+    again, other = (build(tiny_pipe, updates=36, batch_size=2, seed=seed) for seed in (0, 1))
+    assert rows == [again._pool_row(draw) for draw in range(72)]
+    assert rows != [other._pool_row(draw) for draw in range(72)]
+
+
+@pytest.mark.parametrize("policy", ["frozen", "stale", "fresh"])
+def test_targets_and_prompts_take_turns(tiny_pipe, policy: str) -> None:
+    concept = Concept(target=("a cat", "a dog", "a cow"), templates=("{}", "see {}"))
+    trajectories = build(tiny_pipe, concept, policy=policy, updates=6, batch_size=2, refresh=3)
+    with trajectories.delta:
+        fill(trajectories)
+        batches = [trajectories.batch(update) for update in range(6)]
+    prompts = [prompt for states in batches for prompt in states.prompts]
+    assert prompts == [pair.target for pair in concept.pairs()] * 2
+    for states in batches:
+        rows = trajectories.conditioning.rows(states.prompts)
+        with torch.no_grad():
+            expected = trajectories.unet(states.latents, states.timesteps, **rows).sample
+        torch.testing.assert_close(states.noise_pred_target, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_stale_states_come_from_the_student_and_their_predictions_from_the_base(tiny_pipe) -> None:
+    base = copy.deepcopy(tiny_pipe.unet)
+    trajectories = build(tiny_pipe, policy="stale", refresh=3, updates=6)
+    run = trajectories.run
+    with trajectories.delta as delta, run.measure(tiny_pipe.unet):
+        for walk in range(2):
+            for tensor in delta.student().values():
+                tensor.mul_(1.5)  # the student of this walk
+            student = copy.deepcopy(tiny_pipe.unet)
+            before = run.summary()["unet_forwards"]
+            states = [trajectories.batch(3 * walk + i) for i in range(3)]
+            steps = torch.randperm(4, generator=run.generator(f"steps.{walk}", 0)).tolist()[:3]
+            assert [int(state.timesteps) for state in states] == [[751, 501, 251, 1][step] for step in steps]
+            # two for each step before the last state, and the base's two at each of three states
+            assert run.summary()["unet_forwards"] - before == 2 * max(steps) + 2 * 3
+            noise = torch.randn(1, 4, 8, 8, generator=run.generator(f"noise.walk.{walk}", 0))
+            visited = _walk(tiny_pipe, student, noise)
+            for step, state in zip(steps, states, strict=True):
+                torch.testing.assert_close(state.latents, visited[step], rtol=1e-4, atol=1e-5)
+                embeds = tiny_pipe.encode_prompt("a cat", "cpu", 1, False)[0]
+                with torch.no_grad():
+                    expected = base(state.latents, state.timesteps, embeds).sample
+                torch.testing.assert_close(state.noise_pred_target, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def _walk(pipe, unet: torch.nn.Module, latents: torch.Tensor) -> list[torch.Tensor]:
+    """Classifier-free guidance and DDIM in closed form."""
+    scheduler, visited = pipe.scheduler, []
+    target, uncond = pipe.encode_prompt("a cat", "cpu", 1, True)
+    for timestep in (751, 501, 251, 1):
+        visited.append(latents)
+        empty, cat = (unet(latents, timestep, embeds).sample for embeds in (uncond, target))
+        guided = empty + 3.0 * (cat - empty)
+        now, then = (scheduler.alphas_cumprod[max(t, 0)] for t in (timestep, timestep - 250))
+        latents = then.sqrt() * (latents - (1 - now).sqrt() * guided) / now.sqrt() + (1 - then).sqrt() * guided
+    return visited
+
+
+def test_fresh_walks_for_every_update_to_a_random_level(tiny_pipe) -> None:
+    trajectories = build(tiny_pipe, policy="fresh", updates=20)
+    with trajectories.delta, trajectories.run.measure(tiny_pipe.unet):
+        levels = Counter(int(trajectories.batch(update).timesteps) for update in range(20))
+    assert set(levels) == {751, 501, 251, 1}
+    steps = {751: 0, 501: 1, 251: 2, 1: 3}
+    assert trajectories.run.summary()["unet_forwards"] == sum(n * (2 * steps[t] + 2) for t, n in levels.items())
+    expected = trajectories.sampling.expected_forwards(1, has_anchor=False)
+    assert expected == 20 * (2 * 1.5 + 2)
+    assert abs(trajectories.run.summary()["unet_forwards"] - expected) < 25
+
+
+def test_more_draws_in_a_walk_than_steps_take_a_second_trajectory() -> None:
+    sampling = replace(SAMPLING, policy="stale", refresh=5, batch_size=2)
+    assert sampling.walks(0, 1) == [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (0, [8, 9])]
+    assert sampling.walks(2, 2) == [(0, [20, 22]), (1, [21, 23])]  # the last walk is cut at the last draw
+    assert sampling.walks(3, 2) == []
+
+
+def test_the_pool_is_never_larger_than_training_and_holds_every_prompt() -> None:
+    assert replace(SAMPLING, pool_size=200).pool_trajectories(1) == 3
+    assert replace(SAMPLING, pool_size=1).pool_trajectories(5) == 5
+    with pytest.raises(ValueError, match="12 updates of batch size 1 cannot visit all 13 forget prompts"):
+        SAMPLING.expected_forwards(13, has_anchor=False)
+
+
+@pytest.mark.parametrize("policy", ["frozen", "stale"])
+def test_restored_trajectories_go_on_without_computing_again(tiny_pipe, policy: str) -> None:
+    first = build(tiny_pipe, policy=policy)
+    with first.delta:
+        fill(first)
+        expected = [first.batch(update) for update in range(2)]
+    saved = {name: tensor.clone() for name, tensor in sorted(first.tensors().items(), reverse=True)}
+    second = build(tiny_pipe, policy=policy)
+    second.restore(saved)
+    with second.delta, second.run.measure(second.unet):
+        assert list(second.fill()) == []
+        found = second.batch(1)
+    assert second.run.summary()["unet_forwards"] == 0
+    for name in found._fields[1:]:
+        assert torch.equal(getattr(found, name), getattr(expected[1], name))
+
+
+@pytest.mark.parametrize(("name", "value"), [("policy", "often"), ("refresh", 0), ("pool_size", 0), ("updates", 0)])
+def test_meaningless_settings_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="unknown: choose one of" if name == "policy" else f"{name} is 0"):
+        replace(SAMPLING, **{name: value})
