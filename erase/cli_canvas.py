@@ -74,9 +74,9 @@ def train(
 def verify() -> None:
     """Measure the shipped canvas against the quality it promises; exit code 1 if a bar is not met."""
     from erase.canvas.verify import verify as measure
-    from erase.config import data_file
+    from erase.prompts import data_folder
 
-    lines = measure(data_file("prompts", "canvas_held_out.csv"), print)
+    lines = measure(data_folder("prompts") / "canvas_held_out.csv", print)
     missed = [line.name for line in lines if not line.met]
     print(
         f"{len(lines) - len(missed)} of {len(lines)} lines met" + (f"; not met: {', '.join(missed)}" if missed else "")

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from erase.canvas.captions import held_out_rows, sample
+from erase.canvas.captions import held_out_rows, sample, singular
 from erase.canvas.world import OBJECT_NAMES, OBJECTS, STYLE_NAMES, STYLES
 
 
@@ -60,8 +60,8 @@ def token_ids(tokenizer: CLIPTokenizer, texts: list[str], *, pad: bool) -> torch
 def noise_tokens(tokenizer: CLIPTokenizer) -> torch.Tensor:
     """Ids of tokens in no concept's words: put into captions, so that every token of the vocabulary is seen."""
     taken = set(tokenizer.all_special_ids)
-    for words in (*STYLES.values(), *OBJECTS.values()):
-        for text in (words.name, words.alias, words.description, *words.translations):
+    for name, words in (*STYLES.items(), *OBJECTS.items()):
+        for text in (words.name, singular(name), words.alias, words.description, *words.translations):
             taken.update(tokenizer(text).input_ids)
     return torch.tensor([index for index in range(len(tokenizer)) if index not in taken])
 
