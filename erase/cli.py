@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import erase
+from erase.cli_canvas import app as canvas_app
 
 
 class _Interrupted(Exception):
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(canvas_app, name="canvas")
 
 
 def main(arguments: list[str] | None = None) -> None:

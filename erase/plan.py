@@ -60,7 +60,7 @@ def describe(plan: Plan) -> str:
     seconds, disk = plan.seconds, plan.disk_bytes
     per_forward = 1e3 * (plan.seconds_per_forward or 0.0)
     kind = "at most " if plan.config.save == "delta" else "about "
-    about = later
+    about = later if disk is None else "not estimated for this model family"
     if seconds is not None:
         about = f"about {_duration(seconds)} on {plan.config.device} (one forward: {per_forward:.3g} ms)"
     lines = {

@@ -64,7 +64,7 @@ def generate(
         ValueError: two rows with one name, or ``out`` holds images made with another model or other settings.
     """
     if rank is None or world is None:
-        rank, world = PartialState().process_index, PartialState().num_processes
+        rank, world = process_state().process_index, process_state().num_processes
     if len({row.key for row in rows}) < len(rows):
         twice = sorted({row.key for row in rows if sum(row.key == other.key for other in rows) > 1})
         raise ValueError(f"The rows {', '.join(twice[:3])} occur twice; every prompt id and seed may occur once.")
@@ -83,6 +83,11 @@ def generate(
             manifest.append(manifest.rank_file(out, rank), _draw(pipe, batch, out, settings, encode))
             bar.update(len(batch))
     return manifest.merge(out)
+
+
+def process_state() -> PartialState:
+    """Which process this is, and of how many; without a GPU, accelerate has to be told so to see more than one."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def image_settings(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers import DiffusionPipeline
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
@@ -26,7 +25,7 @@ from eval import breakdown, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.config import SuiteConfig, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
-from eval.generate import generate, image_settings
+from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, find_target, grid_rows, held_out_rows
 from eval.metrics.accuracy import check_complete
 from eval.rows import Row
@@ -86,7 +85,7 @@ def evaluate(
     scorers = scorers or load_scorers(config.judge, config.clip)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     marks = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    state = PartialState()
+    state = process_state()
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return out / "report.html"

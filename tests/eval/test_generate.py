@@ -1,6 +1,9 @@
 """What a row shows depends on its prompt and seed alone; a stopped generation goes on where it was."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +62,22 @@ def test_ranks_do_not_matter(tiny_pipe: StableDiffusionPipeline, reference: Path
     keys = [json.loads(line)["key"] for line in path.read_text().splitlines()]
     assert keys == sorted(row.key for row in ROWS)
     assert len((tmp_path / "other" / "manifest-1.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows(tiny_folder: Path, reference: Path, tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    rows = [{"prompt_id": row.prompt_id, "prompt": row.prompt, "seed": row.seed} for row in ROWS]
+    script.write_text(
+        "from pathlib import Path\nfrom eval.generate import generate\nfrom eval.rows import Row\n"
+        f"generate(Path({str(tiny_folder)!r}), [Row(**row) for row in {rows!r}], Path({str(tmp_path / 'other')!r}), "
+        "num_inference_steps=2, guidance_scale=5.0)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(command, check=True, env=environment, timeout=600)
+    assert [len((tmp_path / "other" / f"manifest-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)] == [4, 3]
+    assert_same(reference, tmp_path / "other")
 
 
 def test_seeds_matter(reference: Path) -> None:
