@@ -149,14 +149,15 @@ def _no_bars():
 def test_a_stranger_opens_the_folder_and_sees_the_same_image(tmp_path, tiny_folder, erased, delta):
     script = FOLDER_OF_A_STRANGER.replace("REPOSITORY", repr(str(REPOSITORY)))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # the last bit of a sum depends on it
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "refused:" in done.stdout
     seen = np.load(tmp_path / "image.npy")
-    assert np.array_equal(seen, image(changed(tiny_folder)))
-    assert not np.array_equal(seen, image(loaded(tiny_folder, torch.float32)))
+    np.testing.assert_allclose(seen, image(changed(tiny_folder)), atol=1e-5)  # processes may sum in another order
+    assert np.abs(seen - image(loaded(tiny_folder, torch.float32))).max() > 1e-3
 
 
 @pytest.mark.parametrize("form", ["pipeline", "delta"])

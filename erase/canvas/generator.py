@@ -85,7 +85,7 @@ def train(
     work: Path,
     *,
     name: str = "unet",
-    steps: int = 6000,
+    steps: int = 7000,
     seed: int = 0,
 ) -> UNet2DConditionModel:
     """Train to predict noise; the same seed gives every model the same start, whatever pictures it is shown."""
