@@ -29,7 +29,7 @@ from erase.run import Run
 
 
 REPOSITORY = Path(__file__).parents[1]
-KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+KEY = "conv_out.bias"
 FOLDER_OF_A_STRANGER = """
 import sys
 
