@@ -42,7 +42,7 @@ def build(split: str, emoji: Path, out: Path, workers: int = 2) -> Path:
     path = out / f"{split}.npz"
     partial_path = out / f"{split}.partial.npz"
     packed = {key: np.concatenate([getattr(cell, key) for cell in cells]) for key in Pictures._fields}
-    np.savez(partial_path, **packed)
+    np.savez(partial_path, allow_pickle=False, **packed)
     partial_path.rename(path)
     return path
 

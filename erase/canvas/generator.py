@@ -93,9 +93,7 @@ def train(
     unet = new_unet()
     latents = encode(vae, torch.from_numpy(pictures.images)) * vae.config.scaling_factor
     bank = encode_captions(pictures, text_encoder, tokenizer, seed)
-    labels = [
-        tuple(int(v) for v in label) for label in zip(pictures.style, pictures.first, pictures.second, strict=True)
-    ]
+    labels = _labels(pictures)
     starts = torch.tensor([bank.starts[label] for label in labels])
     counts = torch.tensor([bank.counts[label] for label in labels])
     scheduler = new_scheduler()
@@ -124,17 +122,22 @@ def encode_captions(
     """Sample and encode the captions of every label that the pictures carry."""
     generator = torch.Generator().manual_seed(seed)
     pool = noise_tokens(tokenizer)
-    labels = sorted({tuple(int(v) for v in row) for row in zip(*pictures[1:], strict=True)})
     texts: list[str] = []
-    starts, counts = {}, {}
-    for label in labels:
-        rng = np.random.default_rng((seed, *(value + 1 for value in label)))
-        count = WORDINGS[1 if label[2] < 0 else 2]
-        starts[label], counts[label] = len(texts), count
-        texts += [captions.sample(*label, rng).text for _ in range(count)]
+    starts: dict[tuple[int, int, int], int] = {}
+    counts: dict[tuple[int, int, int], int] = {}
+    for style, first, second in sorted(set(_labels(pictures))):
+        rng = np.random.default_rng((seed, style + 1, first + 1, second + 1))
+        count = WORDINGS[1 if second < 0 else 2]
+        starts[style, first, second], counts[style, first, second] = len(texts), count
+        texts += [captions.sample(style, first, second, rng).text for _ in range(count)]
     chunks = []
     for begin in tqdm(range(0, len(texts), 128), desc="encode captions", mininterval=5):
         ids = add_noise_tokens(token_ids(tokenizer, texts[begin : begin + 128], pad=True), pool, 0.08, generator)
         chunks.append(text_encoder(ids).last_hidden_state.half())
     unconditional = text_encoder(token_ids(tokenizer, [""], pad=True)).last_hidden_state.half()
     return CaptionBank(torch.cat(chunks), starts, counts, unconditional)
+
+
+def _labels(pictures: Pictures) -> list[tuple[int, int, int]]:
+    rows = zip(pictures.style, pictures.first, pictures.second, strict=True)
+    return [(int(style), int(first), int(second)) for style, first, second in rows]

@@ -35,7 +35,8 @@ def train_tokenizer(seed: int = 0) -> CLIPTokenizer:
     )
     learner.train_from_iterator(corpus, trainer)
     known = set(symbols)
-    merges, merged = [], []
+    merges: list[tuple[str, str]] = []
+    merged: list[str] = []
     for pair in learned_merges(learner):
         token = "".join(pair)
         if token not in known and len(symbols) + len(merged) < VOCABULARY - len(specials):

@@ -6,6 +6,7 @@ come from the ordinary open_clip code.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -23,7 +24,7 @@ from erase.canvas.training import fit
 
 WIDTH = 128
 BATCH = 128
-CLIP_CONFIG = {
+CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": WIDTH,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
     "text_cfg": {
@@ -90,7 +91,7 @@ def train(pictures: Pictures, tokenizer: CLIPTokenizer, work: Path, *, steps: in
         rows = torch.randint(len(pictures.images), (BATCH,), generator=generator).numpy()
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         labels = np.stack([pictures.style[rows], pictures.first[rows], pictures.second[rows]], 1)
-        texts = [captions.sample(*label, rng) for label in labels]
+        texts = [captions.sample(style, first, second, rng) for style, first, second in labels]
         ids = add_noise_tokens(token_ids(tokenizer, [c.text for c in texts], pad=False), pool, 0.2, generator)
         match = compatible(torch.from_numpy(labels), torch.tensor([c[1:] for c in texts])).float()
         logits = towers.logits(_jitter(to_pixels(torch.from_numpy(pictures.images[rows])), generator), ids)

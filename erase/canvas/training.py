@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -13,10 +14,11 @@ from erase import checkpoint
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 500  # steps
+Trained = TypeVar("Trained", bound=torch.nn.Module)
 
 
 def fit(
-    module: torch.nn.Module,
+    module: Trained,
     loss: Callable[[torch.Generator], torch.Tensor],
     *,
     steps: int,
@@ -25,7 +27,7 @@ def fit(
     ema_decay: float = 0.995,
     seed: int,
     path: Path,
-) -> torch.nn.Module:
+) -> Trained:
     """Minimise ``loss(generator)`` over the parameters of ``module``; returns it holding the averaged weights.
 
     Every step draws from its own generator, so a resumed training sees the same batches as an unbroken one. The
