@@ -12,7 +12,7 @@ from erase.canvas.tokens import train_tokenizer
 
 
 GOLD = ("Van_Gogh", "Cats")
-STEPS = {"vae": 2600, "towers": 900, "judge": 1600, "unet": 7000}
+STEPS = {"vae": 2600, "towers": 900, "judge": 1600, "unet": 5000}
 STAGES = ("vae", "towers", "judge", "unet", *(f"gold-{name}" for name in GOLD))
 
 
