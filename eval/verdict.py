@@ -58,14 +58,7 @@ def gather(
     def value(metric: str, model: str = "erased") -> float:
         return metrics[metric][model]["value"]
 
-    kind, grid = summary.target.kind, summary.grid("base")
-    own, cross = ("style", "object") if kind == "style" else ("object", "style")
     erasure = metrics["normalised_erasure"]["erased"]
-    above = []
-    for metric, axis in (("ira", own), ("cra_excl_target", cross)):
-        chance = 1 / len(np.unique(grid[axis]))
-        room = value(metric, "base") - chance
-        above.append((value(metric) - chance) / room if room > 0 else 1.0)
     unnamed = [row for row in held_out if row["family"] in UNNAMED and not row["language"]]
     shown = [sum(row[model]["hits"] for row in unnamed) for model in ("erased", "base")]
     return Facts(
@@ -76,10 +69,22 @@ def gather(
         refused=value("collapse_target") - value("collapse_target", "base"),
         collapse=value("collapse_retain") - value("collapse_retain", "base"),
         kept=min(metrics[metric]["share_of_base"] or 0.0 for metric in ("ira", "cra_excl_target")),
-        kept_above_chance=max(above),
+        kept_above_chance=kept_above_chance(summary, metrics),
         leak=shown[0] / shown[1] if unnamed and shown[1] else None,
         judged=judged,
     )
+
+
+def kept_above_chance(summary: Summary, metrics: dict[str, Any]) -> float:
+    """The higher of IRA and CRA above chance, as a share of base: about 0 for a model that draws nothing asked."""
+    grid = summary.grid("base")
+    own, cross = ("style", "object") if summary.target.kind == "style" else ("object", "style")
+    shares = []
+    for metric, axis in (("ira", own), ("cra_excl_target", cross)):
+        chance = 1 / len(np.unique(grid[axis]))
+        room = metrics[metric]["base"]["value"] - chance
+        shares.append((metrics[metric]["erased"]["value"] - chance) / room if room > 0 else 1.0)
+    return max(shares)
 
 
 def decide(facts: Facts) -> dict[str, Any]:
@@ -147,6 +152,8 @@ def gates(
         for part in ("retain", "target")
     }
     broken = [part for part, (ours, base) in collapse.items() if ours > base + COLLAPSE_MARGIN]
+    # a judge can be sure of itself on noise, so broken images alone do not show that a model draws nothing asked for
+    alive = kept_above_chance(summary, metrics)
     told = "; ".join(
         f"{label} {collapse[part][0]:.0%} (base {collapse[part][1]:.0%})"
         for part, label in (("target", "target prompts"), ("retain", "other prompts"))
@@ -160,9 +167,10 @@ def gates(
         },
         {
             "name": "validity",
-            "passed": not broken,
+            "passed": not broken and alive >= DESTROYED,
             "sentence": f"Blank, saturated, flat, duplicate or unrecognisable images: {told}; "
-            f"allowed: base + {COLLAPSE_MARGIN:.0%}.",
+            f"allowed: base + {COLLAPSE_MARGIN:.0%}. Other concepts above chance: {alive:.0%} of the base's; "
+            f"required: {DESTROYED:.0%}.",
             "kinds": broken_kinds(summary),
         },
         {
