@@ -42,3 +42,13 @@ def load(path: Path, optimizer: torch.optim.Optimizer) -> Checkpoint:
                 state.setdefault(int(index), {})[moment] = file.get_tensor(key)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Checkpoint(tensors, meta)
+
+
+def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it.
+
+    Example:
+        >>> under("a.", {"a.x": torch.zeros(1), "b.x": torch.zeros(1)}).keys()
+        dict_keys(['x'])
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -3,7 +3,7 @@
 This is the only file that knows model families: Stable Diffusion 1.x, 2.x (epsilon or v-prediction) and XL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline,
 FAMILIES = ("sd1", "sd2", "sdxl")
 VARIANTS = ("x", "strict", "u")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
+_FP16_LOSS_SCALE = 4096.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,18 @@ def predict_noise(
     dtype = conditioning["encoder_hidden_states"].dtype
     with torch.autocast(latents.device.type, dtype=dtype, enabled=dtype != torch.float32):
         return unet(latents.to(dtype), timesteps, **conditioning, return_dict=False)[0].float()
+
+
+def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], *, dtype: torch.dtype) -> None:
+    """Add the gradients of ``loss`` to ``parameters``, which are fp32; scaled on the way where the model is fp16.
+
+    The mean over a latent gives gradients near fp16's smallest number.
+    """
+    if dtype != torch.float16:
+        loss.backward()
+        return
+    (loss * _FP16_LOSS_SCALE).backward()
+    torch._foreach_div_([each.grad for each in parameters if each.grad is not None], _FP16_LOSS_SCALE)
 
 
 def add_noise(

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from erase import checkpoint
+from erase.concept import Concept
+from erase.diffusion import Conditioning
 
 
 SCHEMA_VERSION = 1
@@ -127,6 +129,35 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def settings(
+        self,
+        method: str,
+        pipe: DiffusionPipeline,
+        concept: Concept,
+        config: Any,  # noqa: ANN401 - each method has its own Config
+        *,
+        conditioning: Conditioning,
+    ) -> dict[str, Any]:
+        """Return what a checkpoint must agree with; the model enters by the bytes that the result depends on.
+
+        The encoded prompts stand for the text encoders and for the prompts themselves. Call it before anything is
+        trained.
+        """
+        if self.folder is None:  # nothing will be saved, and hashing a large UNet takes seconds
+            return {}
+        model = {**pipe.unet.state_dict(), "prompt_embeds": conditioning.prompt_embeds}
+        if conditioning.pooled_prompt_embeds is not None:
+            model["pooled_prompt_embeds"] = conditioning.pooled_prompt_embeds
+        return {
+            "method": method,
+            "concept": asdict(concept),
+            "config": asdict(config),
+            "seed": self.seed,
+            "dtype": str(self.dtype),
+            "model": hash_tensors(model),
+            "scheduler": dict(pipe.scheduler.config),
+        }
 
     def save_checkpoint(
         self,

@@ -7,16 +7,17 @@ predictions, so it holds for v-prediction as well.
 
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
+from erase import checkpoint
 from erase.concept import Concept
 from erase.delta import Delta, only_trainable
-from erase.diffusion import VARIANTS, Conditioning, encode_prompts, family, predict_noise, select_parameters
-from erase.run import Run, hash_tensors
+from erase.diffusion import VARIANTS, backward, encode_prompts, family, predict_noise, select_parameters
+from erase.run import Run
 from erase.trajectories import Sampling, States, Trajectories
 
 
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 TRAINS = "unet"
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = "Erasing Concepts from Diffusion Models, arXiv 2303.07345"
-
-_FP16_LOSS_SCALE = 4096.0  # the mean over a latent gives gradients near fp16's smallest number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     logger.info("ESD-%s trains %d tensors", config.variant, len(parameters))
     with run.measure(pipe.unet), only_trainable(pipe, parameters):
         conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=run.device)
-        settings = _settings(pipe, concept, config, run, conditioning=conditioning) if run.folder else {}
+        settings = run.settings("esd", pipe, concept, config, conditioning=conditioning)
         with Delta(parameters) as delta:
             states = Trajectories(pipe, pairs, config.sampling(), conditioning=conditioning, delta=delta, run=run)
             _train(states, config, settings=settings)
@@ -133,8 +132,8 @@ def _train(trajectories: Trajectories, config: Config, *, settings: dict[str, An
     done = 0
     if saved := run.load_checkpoint(optimizer=optimizer, settings=settings):
         done = saved.meta["done"]
-        delta.load_student(_under("student.", saved.tensors))
-        trajectories.restore(_under("states.", saved.tensors))
+        delta.load_student(checkpoint.under("student.", saved.tensors))
+        trajectories.restore(checkpoint.under("states.", saved.tensors))
     for _ in trajectories.fill():
         save(done)
     with run.stage("training"), run.progress("ESD", total=config.steps, initial=done) as bar:
@@ -154,37 +153,10 @@ def _update(
     states = trajectories.batch(update)
     target = target_prediction(states, negative_guidance)
     rows = trajectories.conditioning.rows(states.prompts)
-    scale = _FP16_LOSS_SCALE if trajectories.run.dtype == torch.float16 else 1.0
     with torch.enable_grad():  # the caller may be inside no_grad
         noise_pred = predict_noise(trajectories.unet, states.latents, states.timesteps, conditioning=rows)
         loss = torch.nn.functional.mse_loss(noise_pred, target)
-        (loss * scale).backward()
-    if scale != 1.0:
-        trained = trajectories.delta.parameters.values()
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        torch._foreach_div_(gradients, scale)  # in fp32, like the parameters
+    backward(loss, trajectories.delta.parameters.values(), dtype=trajectories.run.dtype)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
-
-
-def _settings(
-    pipe: DiffusionPipeline, concept: Concept, config: Config, run: Run, *, conditioning: Conditioning
-) -> dict[str, Any]:
-    """Return what a checkpoint must agree with: the model enters by the bytes that the result depends on."""
-    weights = {**pipe.unet.state_dict(), "prompt_embeds": conditioning.prompt_embeds}
-    if conditioning.pooled_prompt_embeds is not None:
-        weights["pooled_prompt_embeds"] = conditioning.pooled_prompt_embeds
-    return {
-        "method": "esd",
-        "concept": asdict(concept),
-        "config": asdict(config),
-        "seed": run.seed,
-        "dtype": str(run.dtype),
-        "model": hash_tensors(weights),
-        "scheduler": dict(pipe.scheduler.config),
-    }
-
-
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
