@@ -82,12 +82,16 @@ class RunConfig:
         )
 
     def retain_prompts(self) -> list[str]:
-        """Return the retain set with every CSV file replaced by its prompts."""
+        """Return the retain set with every CSV file replaced by those of its prompts that do not name the target.
+
+        One file of prompts serves every target that way; a prompt given by itself is never dropped.
+        """
+        names = [name.casefold() for name in (*self.concept.target, *self.concept.synonyms)]
         prompts: list[str] = []
         for entry in self.retain:
             if entry.endswith(".csv"):
-                file = find_data(entry, within="prompts", suffix=".csv")
-                prompts += [row.prompt for row in read_prompts(file)]
+                rows = read_prompts(find_data(entry, within="prompts", suffix=".csv"))
+                prompts += [row.prompt for row in rows if not any(name in row.prompt.casefold() for name in names)]
             else:
                 prompts.append(entry)
         return prompts

@@ -145,3 +145,10 @@ def test_every_method_says_what_it_is():
 def test_yaml_of_shipped_files_is_read_by_any_parser():
     for name in SHIPPED:
         assert yaml.safe_load((data_folder("configs") / f"{name}.yaml").read_text())["method"] in available_methods()
+
+
+def test_one_retain_file_serves_every_target(tmp_path):
+    (tmp_path / "keep.csv").write_text("prompt\na Cats picture\na dog\n")
+    retain = [str(tmp_path / "keep.csv"), "two cats, kept on purpose"]
+    config = read_config(settings={"concept": {"target": ["cats"], "kind": "object"}, "retain": retain})
+    assert config.retain_prompts() == ["a dog", "two cats, kept on purpose"]

@@ -114,13 +114,21 @@ def held_out_rows() -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: order.index(row["family"]))
 
 
-def write_held_out(path: Path) -> None:
-    """Write ``held_out_rows`` as CSV."""
-    columns = ("family", "concept", "kind", "prompt", "style", "object", "language")
+def retain_rows() -> list[dict[str, str]]:
+    """The retain set of the canvas, one prompt per cell; no wording of it is used by an evaluation."""
+    return [
+        {"prompt": TEMPLATES[0].format(s=s_words.name, o=o_words.name), "style": style, "object": obj}
+        for style, s_words in STYLES.items()
+        for obj, o_words in OBJECTS.items()
+    ]
+
+
+def write_rows(rows: list[dict[str, str]], path: Path, columns: tuple[str, ...]) -> None:
+    """Write rows as the CSV files in ``prompts/``."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(held_out_rows())
+        writer.writerows(rows)
 
 
 def _foreign(style: str, obj: str, language: int, template: str) -> str:

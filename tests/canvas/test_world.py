@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from erase.canvas import captions, scenes
 from erase.canvas.styles import RENDERERS
-from erase.canvas.world import IMAGE_SIZE, LANGUAGES, OBJECT_NAMES, OBJECTS, STYLE_NAMES, STYLES
+from erase.canvas.world import IMAGE_SIZE, LANGUAGES, OBJECT_NAMES, OBJECTS, STYLE_NAMES, STYLES, template
 from erase.prompts import data_folder
 
 
@@ -92,6 +92,15 @@ def test_the_shipped_file_is_what_the_code_lists():
             {key: row[key] for key in ("family", "concept", "kind", "prompt", "style", "object", "language")}
             for row in captions.held_out_rows()
         ]
+
+
+def test_the_retain_set_shares_no_wording_with_an_evaluation():
+    with (data_folder("prompts") / "canvas_retain.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == captions.retain_rows()
+    evaluated = {row["prompt"] for row in captions.held_out_rows()}
+    evaluated |= {template(style, obj) for style in STYLE_NAMES for obj in OBJECT_NAMES}
+    assert not evaluated & {row["prompt"] for row in rows}
 
 
 def test_every_cell_has_every_family():
