@@ -12,7 +12,7 @@ from erase.canvas.tokens import train_tokenizer
 
 
 GOLD = ("Van_Gogh", "Cats")
-STEPS = {"vae": 2600, "towers": 900, "judge": 1600, "unet": 5000}
+STEPS = {"vae": 2600, "towers": 900, "judge": 3000, "unet": 8000}
 STAGES = ("vae", "towers", "judge", "unet", *(f"gold-{name}" for name in GOLD))
 
 
@@ -34,7 +34,8 @@ def train_stage(stage: str, data: Path, work: Path, out: Path, *, seed: int = 0)
     work.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     stages[stage]()
-    weights.write_recipe({"schema_version": 1, "steps": STEPS, "seed": seed, "splits": dataset.SPLITS}, out)
+    recipe = {"steps": STEPS["unet" if stage.startswith("gold-") else stage], "seed": seed, "world": dataset.WORLD}
+    weights.write_recipe(stage, recipe | {"splits": dataset.SPLITS}, out)
     return time.perf_counter() - start
 
 

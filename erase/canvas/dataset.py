@@ -14,8 +14,9 @@ from erase.canvas.scenes import render
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 
 
-# split -> (seed, pictures per cell, share of two-object pictures added to it); no picture is in two splits
-SPLITS = {"generator": (1, 200, 0.25), "judge": (2, 120, 0.25), "held_out": (3, 10, 0.25)}
+WORLD = 2  # version of the pictures; 1 had its two objects side by side, smaller and in fewer pictures
+# split -> (seed, one-object pictures per cell, two-object pictures per cell); no picture is in two splits
+SPLITS = {"generator": (1, 200, 120), "judge": (2, 120, 120), "held_out": (3, 10, 5)}
 
 
 class Pictures(NamedTuple):
@@ -76,7 +77,7 @@ def _cell(split: str, emoji: Path, cell: tuple[int, int]) -> Pictures:
     rng = np.random.default_rng((seed, style, obj))
     sprites = _sprites(emoji)
     images, second = [], []
-    for index in range(count + int(count * pairs)):
+    for index in range(count + pairs):
         other = -1 if index < count else int(rng.choice([k for k in range(len(OBJECT_NAMES)) if k != obj]))
         names = [OBJECT_NAMES[obj]] if other < 0 else [OBJECT_NAMES[obj], OBJECT_NAMES[other]]
         drawings = [sprites[name][rng.integers(len(sprites[name]))] for name in names]

@@ -21,7 +21,6 @@ from erase.canvas.world import IMAGE_SIZE, OBJECT_NAMES, STYLE_NAMES
 BATCH = 32
 SNR_GAMMA = 5.0  # min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556) section 3.4
 UNCONDITIONAL_SHARE = 0.1
-HORIZON = 7000  # steps at which the cosine of the learning rate would end
 WORDINGS = {1: 64, 2: 4}  # captions kept per (style, objects) label, by number of objects
 
 
@@ -86,7 +85,7 @@ def train(
     work: Path,
     *,
     name: str = "unet",
-    steps: int = 5000,
+    steps: int = 8000,
     seed: int = 0,
 ) -> UNet2DConditionModel:
     """Train to predict noise; the same seed gives every model the same start, whatever pictures it is shown."""
@@ -113,7 +112,7 @@ def train(
         return ((noise_pred - noise).square().mean((1, 2, 3)) * snr_weight[timestep]).mean()
 
     path = work / f"{name}.safetensors"
-    return fit(unet, loss, steps=steps, learning_rate=8e-4, ema_decay=0.999, horizon=HORIZON, seed=seed, path=path)
+    return fit(unet, loss, steps=steps, learning_rate=8e-4, ema_decay=0.999, seed=seed, path=path)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The canvas judge: which style and which objects a picture shows, trained on pictures that the generator never saw."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +62,11 @@ class Judge(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> JudgeOutput:
         """Judge pixels (B, 3, 48, 48) in [-1, 1]."""
-        features = self.trunk(pixels).mean((2, 3))
-        return JudgeOutput(self.style(features), self.object(features), features)
+        places = self.trunk(pixels).permute(0, 2, 3, 1)  # (B, 6, 6, FEATURES)
+        features = places.mean((1, 2))
+        # a soft maximum over places: an object that fills a part of the picture counts in full
+        objects = self.object(places).flatten(1, 2)
+        return JudgeOutput(self.style(features), objects.logsumexp(1) - math.log(objects.shape[1]), features)
 
 
 def folder() -> Path:
@@ -84,7 +88,7 @@ def load_judge() -> Judge:
     return judge.eval().requires_grad_(False)
 
 
-def train(pictures: Pictures, work: Path, *, steps: int = 1600, seed: int = 0) -> Judge:
+def train(pictures: Pictures, work: Path, *, steps: int = 3000, seed: int = 0) -> Judge:
     """Train with shifts, blur and noise, since generated pictures are softer than rendered ones."""
     torch.manual_seed(seed)
     judge = Judge()

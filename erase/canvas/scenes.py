@@ -28,11 +28,14 @@ def render(style: str, sprites: list[Image.Image], rng: np.random.Generator) -> 
 
 
 def compose(sprites: list[Image.Image], rng: np.random.Generator) -> Scene:
-    """Paste the sprites side by side (or one alone) at a random place, size, tilt and flip."""
+    """Paste the sprites (one alone, or two along a diagonal) at a random place, size, tilt and flip."""
     canvas = Image.fromarray((_background(rng) * 255).astype(np.uint8))
     coverage = Image.new("L", canvas.size)
-    slots = [0.5] if len(sprites) == 1 else [0.27, 0.73]
-    span = (0.66, 0.9) if len(sprites) == 1 else (0.46, 0.54)
+    span = (0.66, 0.9) if len(sprites) == 1 else (0.54, 0.62)
+    slots = [(0.5, 0.5)] if len(sprites) == 1 else [(0.0, 0.0), (1.0, 1.0)]
+    jitter = 0.35 if len(sprites) == 1 else 0.15  # of the room that is left
+    if len(sprites) == 2 and rng.random() < 0.5:
+        slots = [(0.0, 1.0), (1.0, 0.0)]
     for sprite, slot in zip(sprites, slots, strict=True):
         side = int(rng.uniform(*span) * RENDER_SIZE)
         drawing = sprite.resize((side, side), Image.Resampling.LANCZOS)
@@ -40,11 +43,7 @@ def compose(sprites: list[Image.Image], rng: np.random.Generator) -> Scene:
             drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         drawing = drawing.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
         room = RENDER_SIZE - side
-        if len(sprites) == 1:
-            left, top = (int(rng.uniform(0.15, 0.85) * room) for _ in range(2))
-        else:
-            left = int(np.clip(slot * RENDER_SIZE - side / 2 + rng.uniform(-3, 3), 0, room))
-            top = int(rng.uniform(0.15, 0.85) * room)
+        left, top = (int(np.clip(place + rng.uniform(-jitter, jitter), 0, 1) * room) for place in slot)
         alpha = drawing.getchannel("A")
         shadow = Image.new("L", canvas.size)
         shadow.paste(alpha, (left + 2, top + 3))

@@ -25,18 +25,18 @@ def fit(
     learning_rate: float,
     weight_decay: float = 0.01,
     ema_decay: float = 0.995,
-    horizon: int | None = None,
     seed: int,
     path: Path,
 ) -> Trained:
     """Minimise ``loss(generator)`` over the parameters of ``module``; returns it holding the averaged weights.
 
     Every step draws from its own generator, so a resumed training sees the same batches as an unbroken one. The
-    learning rate warms up over 200 steps and falls along a cosine that reaches zero at ``horizon``; where that lies
-    beyond ``steps``, the last two fifths fall linearly to zero as well.
+    learning rate warms up over 200 steps and falls along a cosine to zero.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True
+    )
     average = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     start = 0
     if path.exists():
@@ -51,7 +51,7 @@ def fit(
     for step in bar:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * _rate(step, steps, horizon or steps)
+            group["lr"] = learning_rate * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         value = loss(generator)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -71,8 +71,3 @@ def fit(
             checkpoint.save(path, tensors, optimizer, {"step": step + 1, "steps": steps, "loss": running})
     module.load_state_dict(average)
     return module.eval()
-
-
-def _rate(step: int, steps: int, horizon: int) -> float:
-    rate = min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / horizon))
-    return rate * min(1.0, (steps - step) / (0.4 * steps)) if horizon > steps else rate

@@ -87,9 +87,11 @@ def write_gold(unet: UNet2DConditionModel, name: str, out: Path) -> None:
     _readable(out / "gold" / name)
 
 
-def write_recipe(recipe: dict[str, object], out: Path) -> None:
-    """Write how the weights were made beside them."""
-    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+def write_recipe(stage: str, recipe: dict[str, object], out: Path) -> None:
+    """Write how the weights of one stage were made beside them."""
+    path = out / "recipe.json"
+    stages = json.loads(path.read_text())["stages"] if path.exists() else {}
+    path.write_text(json.dumps({"schema_version": 2, "stages": {**stages, stage: recipe}}, indent=2) + "\n")
 
 
 def _readable(folder: Path) -> None:
