@@ -3,6 +3,7 @@
 This is the only file that knows model families: Stable Diffusion 1.x, 2.x (epsilon or v-prediction) and XL.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 VARIANTS = ("x", "strict", "u")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 _FP16_LOSS_SCALE = 4096.0
+_ENCODER_LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")  # CLIPTextModel has a text_model. prefix or none
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def latent_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:
 def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device) -> Conditioning:
     """Encode every distinct prompt once, the empty one as this pipeline's own unconditional prompt."""
     for prompt in prompts:
-        _check_length(pipe, prompt)
+        check_length(pipe, prompt)
     distinct = list(dict.fromkeys(prompts))
     texts = {"prompt": distinct, "device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     if not isinstance(pipe, StableDiffusionXLPipeline):
@@ -110,6 +112,42 @@ def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: t
     return Conditioning(_rows_of(distinct), *embeds, time_ids)
 
 
+def encode_with_gradient(
+    pipe: DiffusionPipeline, prompts: Sequence[str], *, prefix: torch.Tensor | None = None, gap: int | None = None
+) -> torch.Tensor:
+    """Encode prompts with one CLIP text encoder so that gradients reach its weights and ``prefix``; (B, 77, D).
+
+    This is the pipeline's own ``encode_prompt``: ``CLIPTextModel`` takes no embeddings, so the prefix enters where the
+    encoder embeds the tokens.
+
+    Args:
+        pipe: A Stable Diffusion 1.x or 2.x pipeline.
+        prompts: The texts, not only the distinct ones.
+        prefix: Token embeddings (1, k, D) to insert after the first token (BOS), for every prompt.
+        gap: The token position from which k tokens give way to the prefix; by default the padding at the end does.
+    """
+    encoder = pipe.text_encoder
+    hooks = []
+    if prefix is not None:
+        if encoder.config.to_dict().get("use_attention_mask"):  # set by few; the mask would not fit what it masks
+            raise ValueError("The text encoder masks its padding, so no prefix can be inserted: use another model.")
+        for prompt in prompts if gap is None else ():
+            check_length(pipe, prompt, room=prefix.shape[1])
+        hooks.append(
+            encoder.get_input_embeddings().register_forward_hook(
+                lambda module, inputs, embeds: _insert_prefix(embeds, prefix, gap)
+            )
+        )
+    try:
+        # as in predict_noise: trained tensors are fp32 in a half-precision encoder
+        half = encoder.dtype != torch.float32
+        with torch.autocast(encoder.device.type, dtype=encoder.dtype if half else None, enabled=half):
+            return pipe.encode_prompt(list(prompts), encoder.device, 1, False)[0].to(pipe.unet.dtype)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def predict_noise(
     unet: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, *, conditioning: dict[str, Any]
 ) -> torch.Tensor:
@@ -124,16 +162,17 @@ def predict_noise(
         return unet(latents.to(dtype), timesteps, **conditioning, return_dict=False)[0].float()
 
 
-def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], *, dtype: torch.dtype) -> None:
-    """Add the gradients of ``loss`` to ``parameters``, which are fp32; scaled on the way where the model is fp16.
+def backward(loss: torch.Tensor, parameters: Iterable[torch.Tensor], *, dtype: torch.dtype) -> None:
+    """Set the gradients of ``loss`` for ``parameters`` alone, in fp32; scaled on the way where the model is fp16.
 
-    The mean over a latent gives gradients near fp16's smallest number.
+    The mean over a latent gives gradients near fp16's smallest number. The parameters come without gradients.
     """
+    trained = list(parameters)
     if dtype != torch.float16:
-        loss.backward()
+        loss.backward(inputs=trained)
         return
-    (loss * _FP16_LOSS_SCALE).backward()
-    torch._foreach_div_([each.grad for each in parameters if each.grad is not None], _FP16_LOSS_SCALE)
+    (loss * _FP16_LOSS_SCALE).backward(inputs=trained)
+    torch._foreach_div_([each.grad for each in trained if each.grad is not None], _FP16_LOSS_SCALE)
 
 
 def add_noise(
@@ -178,6 +217,45 @@ def select_parameters(pipe: DiffusionPipeline, variant: str) -> dict[str, torch.
     return parameters
 
 
+def select_text_encoder_parameters(pipe: DiffusionPipeline, layers: Sequence[int]) -> dict[str, torch.nn.Parameter]:
+    """Return the text encoder's parameters by name: those of some layers, or with none given of its whole encoder.
+
+    The whole encoder is all layers and the final layer norm, never the embeddings. A layer is told by its number: the
+    authors' prefix match takes layers 10 and 11 for layer 1.
+    """
+    named = dict(pipe.text_encoder.named_parameters())
+    if any("lora_" in name for name in named):
+        raise ValueError(
+            "The text encoder carries LoRA layers, which would be saved apart from the erased weights: "
+            "call pipe.fuse_lora() and pipe.unload_lora_weights() first."
+        )
+    numbers = {name: int(match[1]) for name in named if (match := _ENCODER_LAYER.search(name))}
+    if unknown := sorted(set(layers) - set(numbers.values())):
+        raise ValueError(
+            f"The text encoder has no layer {unknown[0]}: choose from 0 to {max(numbers.values())}, or none for all."
+        )
+    if layers:
+        return {name: named[name] for name, number in numbers.items() if number in layers}
+    return {name: tensor for name, tensor in named.items() if name in numbers or ".final_layer_norm." in f".{name}"}
+
+
+def check_length(pipe: DiffusionPipeline, prompt: str, *, room: int = 0) -> None:
+    """Refuse a prompt that the encoder would cut, ``room`` further tokens included: that part would not be erased."""
+    length, limit = len(pipe.tokenizer(prompt).input_ids) + room, pipe.tokenizer.model_max_length
+    if length > limit:
+        further = f" with a prefix of {room}" if room else ""
+        raise ValueError(
+            f"The prompt {prompt!r} has {length} tokens{further}, but the model reads {limit}: shorten it."
+        )
+
+
+def _insert_prefix(embeds: torch.Tensor, prefix: torch.Tensor, gap: int | None) -> torch.Tensor:
+    tokens = prefix.shape[1]
+    gap = embeds.shape[1] - tokens if gap is None else gap
+    inserted = prefix.to(embeds.dtype).expand(len(embeds), -1, -1)
+    return torch.cat([embeds[:, :1], inserted, embeds[:, 1:gap], embeds[:, gap + tokens :]], dim=1)
+
+
 def _is_trained(path: str, variant: str, is_sdxl: bool) -> bool:
     if variant == "strict":
         return path.endswith((".attn2.to_k", ".attn2.to_v"))
@@ -186,13 +264,6 @@ def _is_trained(path: str, variant: str, is_sdxl: bool) -> bool:
     if ".attn2." in path or path.startswith(("time_embedding.", "conv_out")):
         return False
     return not is_sdxl or (path.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and "emb" not in path)
-
-
-def _check_length(pipe: DiffusionPipeline, prompt: str) -> None:
-    """Refuse a prompt that the encoder would cut, because the cut part would not be erased."""
-    length, limit = len(pipe.tokenizer(prompt).input_ids), pipe.tokenizer.model_max_length
-    if length > limit:
-        raise ValueError(f"The prompt {prompt!r} has {length} tokens, but the model reads {limit}: shorten it.")
 
 
 def _rows_of(prompts: list[str]) -> dict[str, int]:

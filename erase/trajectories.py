@@ -165,14 +165,19 @@ class Trajectories:
         size = self.sampling.batch_size
         draws = range(update * size, (update + 1) * size)
         if self.sampling.policy == "frozen":
-            rows = [self._pool_row(draw) for draw in draws]
-        else:
-            updates = self.sampling.refresh if self.sampling.policy == "stale" else 1
-            walk = update // updates
-            if walk != self._walk:
-                with self.run.stage("pool"):
-                    self._refresh(walk)
-            rows = [draw - walk * updates * size for draw in draws]
+            return self.draw(draws)
+        updates = self.sampling.refresh if self.sampling.policy == "stale" else 1
+        walk = update // updates
+        if walk != self._walk:
+            with self.run.stage("pool"):
+                self._refresh(walk)
+        return self._pick([draw - walk * updates * size for draw in draws], draws)
+
+    def draw(self, draws: Sequence[int]) -> States:
+        """Return the states of these draws, in any order; for the policy ``frozen``, whose pool holds all states."""
+        return self._pick([self._pool_row(draw) for draw in draws], draws)
+
+    def _pick(self, rows: list[int], draws: Sequence[int]) -> States:
         picked = {name: tensor[rows] for name, tensor in self._states.items()}
         # without an anchor the anchor's prediction is the unconditional one: computed and stored once
         picked.setdefault("noise_pred_anchor", picked["noise_pred_uncond"])

@@ -42,6 +42,45 @@ def test_every_prompt_is_encoded_once_and_as_the_pipeline_does(tiny_pipe) -> Non
     assert not conditioning.prompt_embeds.requires_grad
 
 
+def test_encoding_with_gradient_is_the_pipelines_own_and_a_prefix_is_further_tokens(tiny_pipe) -> None:
+    expected = tiny_pipe.encode_prompt(["a cat", "a dog"], CPU, 1, False)[0]
+    found = diffusion.encode_with_gradient(tiny_pipe, ["a cat", "a dog"])
+    assert torch.equal(found, expected)
+    assert found.requires_grad
+    words = torch.tensor([tiny_pipe.tokenizer("ok").input_ids[1:-1]])
+    prefix = tiny_pipe.text_encoder.get_input_embeddings()(words).detach().requires_grad_(True)
+    found = diffusion.encode_with_gradient(tiny_pipe, ["a cat", "a dog"], prefix=prefix)
+    # the tokeniser of the fixture has a token per letter, so that "ok a cat" begins with the tokens of "ok"
+    torch.testing.assert_close(found, tiny_pipe.encode_prompt(["ok a cat", "ok a dog"], CPU, 1, False)[0])
+    found.sum().backward()
+    assert prefix.grad is not None
+    assert not tiny_pipe.text_encoder.get_input_embeddings()._forward_hooks
+    with pytest.raises(ValueError, match="has 78 tokens with a prefix of 2, but the model reads 77"):
+        diffusion.encode_with_gradient(tiny_pipe, ["x" * 74], prefix=prefix)
+
+
+def test_a_gap_drops_tokens_where_it_is_and_not_at_the_end(tiny_pipe) -> None:
+    embed = tiny_pipe.text_encoder.get_input_embeddings()
+    prefix = embed(torch.tensor([tiny_pipe.tokenizer("ok").input_ids[1:-1]]))
+    found = diffusion.encode_with_gradient(tiny_pipe, ["cats"], prefix=prefix, gap=2)
+    ids = tiny_pipe.tokenizer("cats", padding="max_length", return_tensors="pt").input_ids
+    rest = [ids[:, :1], torch.tensor([tiny_pipe.tokenizer("ok").input_ids[1:-1]]), ids[:, 1:2], ids[:, 4:]]
+    torch.testing.assert_close(found, tiny_pipe.text_encoder(torch.cat(rest, dim=1)).last_hidden_state)
+
+
+def test_text_encoder_layers_are_told_by_number(tiny_pipe) -> None:
+    config = tiny_pipe.text_encoder.config
+    config.num_hidden_layers = 12
+    tiny_pipe.text_encoder = type(tiny_pipe.text_encoder)(config)
+    first = diffusion.select_text_encoder_parameters(tiny_pipe, [1])
+    assert {name.split(".")[2] for name in first} == {"1"}  # 10 and 11 begin with 1
+    whole = diffusion.select_text_encoder_parameters(tiny_pipe, [])
+    left = {name for name, _ in tiny_pipe.text_encoder.named_parameters()} - whole.keys()
+    assert left == {"embeddings.token_embedding.weight", "embeddings.position_embedding.weight"}
+    with pytest.raises(ValueError, match="no layer 12: choose from 0 to 11"):
+        diffusion.select_text_encoder_parameters(tiny_pipe, [0, 12])
+
+
 @pytest.mark.parametrize("zeros", [True, False])
 def test_sdxl_conditioning_is_the_pipelines_own(tiny_pipe_xl, zeros: bool) -> None:
     tiny_pipe_xl.register_to_config(force_zeros_for_empty_prompt=zeros)
