@@ -260,12 +260,12 @@ def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], confi
     )
     guider.weights = lora
     with run.stage("threshold"):
-        shown = _observe(pipe, guider, forget, "forget", config, run)
-        benign = _observe(pipe, guider, retain, "retain", config, run) if retain else torch.empty(0)
+        shown = _observe(pipe, guider, forget, config, run)
+        benign = _observe(pipe, guider, retain, config, run) if retain else torch.empty(0)
         if config.mode == "exact":
             threshold = float(torch.quantile(benign, config.quantile))
         else:
-            threshold = float(_observe(pipe, guider, [""], "empty", config, run).mean())
+            threshold = float(_observe(pipe, guider, [""], config, run).mean())
     found = {"forget_above": (shown > threshold).double().mean().item()}
     if len(benign):
         found["retain_above"] = (benign > threshold).double().mean().item()
@@ -292,7 +292,7 @@ def _guided(pipe: DiffusionPipeline, guider: UnGuidance, **components: Any) -> U
 
 
 def _observe(
-    pipe: DiffusionPipeline, guider: UnGuidance, prompts: Sequence[str], stage: str, config: Config, run: Run
+    pipe: DiffusionPipeline, guider: UnGuidance, prompts: Sequence[str], config: Config, run: Run
 ) -> torch.Tensor:
     """Return the disagreement of ``calibration_samples`` generations, which stop once it is known."""
     # the caller's scheduler keeps its state
@@ -311,7 +311,7 @@ def _observe(
         batch = range(first, min(first + _OBSERVED_BATCH, count))
         observer(
             [picked[index] for index in batch],
-            generator=[run.generator(f"threshold.{stage}", index) for index in batch],
+            generator=[run.generator("threshold", index) for index in batch],  # the same noise for every set
             num_inference_steps=config.generation_steps,
             guidance_scale=config.generation_guidance,
             output_type="latent",
