@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, PreTrainedModel
 
 from erase import base_model as base_models
+from erase import guided
 from erase.card import model_card, read_licence
 from erase.concept import Concept
 from erase.config import FORMS
 from erase.output import check_out, fix_modes, list_files, temporary_sibling
+from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.run import Run
 
 
@@ -94,7 +96,8 @@ def load(
     verify(folder, card)
     wanted = dtype or base_models.pick_dtype(card["dtype"])
     if card["form"] == "pipeline":
-        return base_models.load_folder(folder, device=device, dtype=wanted)
+        load_folder = guided.load if guided.is_guided(folder) else base_models.load_folder
+        return load_folder(folder, device=device, dtype=wanted)
     given = base_model or card["base"]["id"]
     if base_models.identity(given)["hash"] != card["base"]["hash"]:
         raise ValueError(
@@ -122,6 +125,8 @@ def export(folder: Path, out: Path, form: str, *, base_model: str | None = None)
     card = read_card(folder)
     if form == card["form"]:
         raise ValueError(f"{folder} already has the form {form!r}: choose the other one, or copy the folder.")
+    if card["form"] == "pipeline" and guided.is_guided(folder):
+        raise ValueError(f"{folder} guides the base with an adapter, so it has no form {form!r}: share it as it is.")
     check_out(out)
     base = base_model or card["base"]["id"]
     if base_models.identity(base)["hash"] != card["base"]["hash"]:
@@ -164,10 +169,12 @@ def verify(folder: Path, card: dict[str, Any]) -> None:
             raise ValueError(
                 f"{path} is not the file that was saved: it was altered or damaged, make the erasure again."
             )
-    components = base_models.component_names(folder) if card["form"] == "pipeline" else []
+    components: list[str] = []
+    if card["form"] == "pipeline":
+        components = guided.component_names(folder) if guided.is_guided(folder) else base_models.component_names(folder)
     for path in list_files(folder):
         name = path.relative_to(folder).as_posix()
-        takes_part = name.partition("/")[0] in components or name in ("model_index.json", DELTA)
+        takes_part = name.partition("/")[0] in components or name in ("model_index.json", DELTA, *guided.CODE)
         if takes_part and name not in card["files"]:
             raise ValueError(f"{path} was added after the erasure and could be loaded in its place: remove it.")
 
@@ -186,6 +193,8 @@ def _write(
 ) -> Path:
     if form not in FORMS:
         raise ValueError(f"The form {form!r} is unknown: choose one of {', '.join(FORMS)}.")
+    if form == "delta" and isinstance(pipe, UnGuidePipeline):
+        raise ValueError("An adapter with its guider has no form 'delta': save the form 'pipeline'.")
     check_out(out)
     base_folder = base_models.resolve(base_model)
     changed = changed_tensors(pipe, base_folder)
@@ -216,10 +225,24 @@ def _list_hashes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def changed_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors that differ from the base, as ``component.name`` with the hub's names.
+    """Return the tensors that differ from the base or are added to it, as ``component.name`` with the hub's names."""
+    if isinstance(pipe, UnGuidePipeline):
+        with pipe.guider.detached(pipe.unet):
+            differing = _differing_tensors(pipe, base_folder)
+        if differing:
+            raise ValueError(f"{min(differing)} is not the base model's, which the adapter needs: pass the right base.")
+        return guided.adapter_tensors(pipe)
+    changed = _differing_tensors(pipe, base_folder)
+    if not changed:
+        raise ValueError("No weight differs from the base model, so nothing is erased: nothing was saved.")
+    broken = [name for name, tensor in changed.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{broken[0]} holds values that are not finite: nothing was saved; lower the learning rate.")
+    return changed
 
-    One component of the base is in memory at a time.
-    """
+
+def _differing_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, torch.Tensor]:
+    """Compare with the base, of which one component is in memory at a time."""
     changed: dict[str, torch.Tensor] = {}
     for component, module in _modules(pipe).items():
         if not (base_folder / component).is_dir():
@@ -242,11 +265,6 @@ def changed_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, tor
                 raise ValueError(f"{component}.{name} has another shape than in the base model: pass the right base.")
             if not torch.equal(value, base[name]):
                 changed[f"{component}.{_hub_name(module, name)}"] = value
-    if not changed:
-        raise ValueError("No weight differs from the base model, so nothing is erased: nothing was saved.")
-    broken = [name for name, tensor in changed.items() if not tensor.isfinite().all()]
-    if broken:
-        raise ValueError(f"{broken[0]} holds values that are not finite: nothing was saved; lower the learning rate.")
     return changed
 
 

@@ -34,6 +34,7 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
     concept, base = facts["concept"], facts["base"]
     anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
     parts = sorted({name.partition(".")[0] for name in changed})
+    difference = "are added to" if parts == ["guider"] else "differ from"
     return f"""\
 ---
 {_header(facts, licence)}
@@ -42,7 +43,7 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
 # {", ".join(concept["target"])} erased from {_public_name(base)}
 
 The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} by the method `{facts["method"]}`:
-{len(changed)} tensors of {" and ".join(parts)} differ from the base model.
+{len(changed)} tensors of {" and ".join(parts)} {difference} the base model.
 
 ## Load
 
@@ -111,6 +112,20 @@ pipe = erase.load_erased("{folder_name}")
 ```
 
 `erase export {folder_name} OUT --form pipeline` makes a folder that plain diffusers opens."""
+    if facts["method"] == "unguide":
+        return f"""\
+Plain diffusers and peft; `pipeline.py` and `guider/unguidance.py` are run, so read them first:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dtype"]}, trust_remote_code=True)
+```
+
+`erase.load_erased("{folder_name}")` runs no code of the folder and checks every file. The folder `unet` holds the
+base's own weights: a tool that picks it out, or a folder that has lost `pipeline.py`, is **not erased**. The adapter
+alone erases for every prompt and guides nothing:
+`pipe.load_lora_weights("{folder_name}", subfolder="guider", weight_name="pytorch_lora_weights.safetensors")`."""
     return f"""\
 Plain diffusers, no other package:
 

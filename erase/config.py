@@ -138,6 +138,11 @@ def resolve(config: RunConfig) -> RunConfig:
     if not 0 <= config.seed < 2**63:
         raise ValueError(f"The seed is {config.seed}, but a whole number from 0 to 2**63 - 1 is expected.")
     config.to_concept()
+    if config.save == "delta" and load_method(config.method).TRAINS == "adapter":
+        raise ValueError(
+            f"The result of {config.method!r} is an adapter and a guider beside the base's weights, which has no form "
+            "'delta': choose save=pipeline."
+        )
     # through JSON, so that a tuple equals the list that comes back from a file
     return replace(config, params=json.loads(json.dumps(asdict(method_config(config)))))
 

@@ -66,6 +66,16 @@ def family(pipe: DiffusionPipeline) -> str:
     return "sd2" if config.use_linear_projection else "sd1"
 
 
+def names_sdxl(class_name: str) -> bool:
+    """Whether a model index with this pipeline class is of the family ``sdxl``.
+
+    Example:
+        >>> names_sdxl("StableDiffusionXLPipeline"), names_sdxl("StableDiffusionPipeline")
+        (True, False)
+    """
+    return class_name.startswith("StableDiffusionXL")
+
+
 def prediction_type(pipe: DiffusionPipeline) -> str:
     """Return what the UNet predicts, by the scheduler's configuration; the oldest ones do not say and mean epsilon."""
     return pipe.scheduler.config.get("prediction_type", "epsilon")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from erase import artifact, base_model
 from erase.config import RunConfig, load_method, method_config
+from erase.diffusion import names_sdxl
 from erase.output import check_out, check_room
 from erase.run import Run
 
@@ -68,6 +69,17 @@ def run_experiment(
     return erased
 
 
+def check_family(config: RunConfig) -> None:
+    """Refuse a base model that the method does not support, before it is loaded."""
+    index = base_model.check_folder(base_model.resolve(config.base_model))
+    families = load_method(config.method).FAMILIES
+    if "sdxl" not in families and names_sdxl(index["_class_name"]):
+        raise ValueError(
+            f"The method {config.method!r} supports {', '.join(families)}, but {config.base_model!r} is a model of the "
+            "family sdxl: choose another method."
+        )
+
+
 def is_complete(config: RunConfig) -> bool:
     """Whether ``config.out`` already holds the result of exactly these settings from exactly this base model."""
     if config.out is None or not (Path(config.out) / artifact.CARD).is_file():
@@ -95,7 +107,9 @@ def _run_of(config: RunConfig, work: Path | None, quiet: bool) -> Run:
 
 
 def _erase(config: RunConfig, retain: list[str], *, pipe: DiffusionPipeline | None, run: Run) -> DiffusionPipeline:
-    pipe = pipe or base_model.load(config.base_model, device=config.device, dtype=run.dtype)
+    if pipe is None:
+        check_family(config)
+        pipe = base_model.load(config.base_model, device=config.device, dtype=run.dtype)
     return load_method(config.method).erase(pipe, config.to_concept(), retain, method_config(config), run)
 
 

@@ -38,10 +38,14 @@ def fingerprint(pipe: DiffusionPipeline) -> Fingerprint:
     for name, part in sorted(pipe.components.items()):
         if isinstance(part, nn.Module):
             state = part.state_dict()
-            own = {f"{name}.{key}": (hash_tensor(state[key]), state[key].numel()) for key in sorted(state)}
+            # a layer that carries an adapter keeps the base's weights as its base_layer
+            own = {
+                f"{name}.{key.replace('.base_layer.', '.')}": (hash_tensor(state[key]), state[key].numel())
+                for key in sorted(state)
+            }
             components[name] = hash_json(own)
             tensors |= own
-        elif name == "scheduler":
+        elif name in ("scheduler", "guider"):
             public = {key: value for key, value in part.config.items() if not key.startswith("_")}
             components[name] = hash_json([type(part).__name__, public])
     return Fingerprint(components, tensors, hash_json([type(pipe).__qualname__, components]))

@@ -1,0 +1,321 @@
+"""UnGuide: train a LoRA away from the target, and let guidance decide where to use it (https://arxiv.org/abs/2508.05755).
+
+The student, the base with the adapter, learns eps0(anchor) - gamma (eps0(target) - eps0(anchor)) for the target prompt,
+at states that it walks to itself; with an empty anchor, eps0(anchor) is the unconditional prediction. When images are
+made, ``erase.pipelines.unguide`` blends w * base + (1 - w) * adapter with a w that is found for each sample.
+
+Differs from the authors' code: states are evaluated at their own noise level, the decision is made during generation
+instead of in 10 to 30 generations before it, and benign samples are left to the base; ``mode="upstream"`` gives w, and
+the empty prompt as the threshold, as theirs.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
+
+from erase import checkpoint
+from erase.concept import Concept
+from erase.delta import Delta, only_trainable
+from erase.diffusion import backward, encode_prompts, family, predict_noise, select_parameters
+from erase.pipelines.unguide.pipeline import UnGuidePipeline
+from erase.pipelines.unguide.unguidance import ADAPTER, UnGuidance
+from erase.run import Run
+from erase.trajectories import Sampling, States, Trajectories
+
+
+logger = logging.getLogger(__name__)
+
+TRAINS = "adapter"
+FAMILIES = ("sd1", "sd2")
+PAPER = "UnGuide: Learning to Forget with LoRA-Guided Diffusion Models, arXiv 2508.05755"
+VARIANTS = ("strict", "u")
+MODES = ("exact", "upstream")
+_OBSERVED_BATCH = 8  # samples of the calibration that are made together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The paper's values, except for ``trajectory``, where the paper's own ``fresh`` costs 4 times as much.
+
+    Attributes:
+        variant: Layers with an adapter: ``strict`` has the keys and values of the cross-attention (objects, styles),
+            ``u`` every Linear but the cross-attention, the time embedding and the output (explicit content).
+        trajectory: Where x_t comes from: ``stale``, ``fresh`` or ``frozen``, see ``erase.trajectories``.
+        refresh: Updates between two walks of the student under ``stale``; with several forget prompts each of them
+            walks, so it should grow with their number.
+        pool_size: States to cache under ``frozen``.
+        mode: ``exact`` leaves benign samples to the base, bit for bit, with a threshold from the retain set;
+            ``upstream`` has the authors' w = -1 or 2 and their threshold, the empty prompt.
+        target_weight: w for samples that show the target, in ``exact``; 0 is the adapter alone.
+        observe_steps: k, the first steps of ``generation_steps``, which follow the base and decide. A sample that
+            shows the target is erased in the steps after them, so k is to be small.
+        generation_steps: Denoising steps of the images that the threshold is found on; for other numbers the same
+            share of the steps decides.
+        generation_guidance: The guidance scale of these images.
+        calibration_samples: How many of them, for the forget and for the retain prompts each.
+        quantile: Share of the retain samples that the threshold leaves to the base.
+    """
+
+    variant: str = "strict"
+    rank: int = 1  # r
+    alpha: float = 8.0  # alpha, which the authors multiply with as it is, not divided by r
+    steps: int = 200
+    lr: float = 3e-5  # with Adam
+    negative_guidance: float = 2.0  # gamma
+    guidance_scale: float = 9.0  # of the classifier-free guidance that leads to x_t
+    num_inference_steps: int = 50  # of DDIM
+    batch_size: int = 1
+    trajectory: str = "stale"
+    refresh: int = 10  # R
+    pool_size: int = 200
+    mode: str = "exact"
+    target_weight: float = -1.0  # w
+    observe_steps: int = 3  # k
+    generation_steps: int = 50
+    generation_guidance: float = 7.5
+    calibration_samples: int = 64
+    quantile: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing, before a model is loaded."""
+        for name, choices in (("variant", VARIANTS), ("mode", MODES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"The {name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
+        for name in ("rank", "steps", "observe_steps", "generation_steps", "calibration_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
+        for name in ("lr", "alpha", "generation_guidance"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}, but a positive number is needed.")
+        if not (self.negative_guidance >= 0 and math.isfinite(self.negative_guidance)):
+            raise ValueError(f"negative_guidance is {self.negative_guidance}, but 0 or more is needed: choose 2.")
+        if not self.target_weight < 1:
+            raise ValueError(f"target_weight is {self.target_weight}, but 1 is the base: choose -1 to 0.")
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"quantile is {self.quantile}, but a share above 0 and up to 1 is needed: choose 0.95.")
+        if 4 * self.observe_steps > self.generation_steps:
+            raise ValueError(
+                f"observe_steps is {self.observe_steps} of {self.generation_steps} steps, in which nothing is erased: "
+                "choose at most a quarter of them."
+            )
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """Return the part that says which states are seen."""
+        return Sampling(
+            policy=self.trajectory,
+            updates=self.steps,
+            batch_size=self.batch_size,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            pool_size=self.pool_size,
+            refresh=self.refresh,
+        )
+
+
+def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
+    """Erase ``concept`` with an adapter on the UNet of ``pipe``, and return the pipeline that guides with it.
+
+    The two share their components: the UNet carries the adapter from now on, so ``pipe`` itself follows the adapter
+    alone. If anything goes wrong, the adapter is taken off and ``pipe`` is as it was. The retain set is what the
+    threshold is found on; nothing is trained on it.
+    """
+    plan(pipe, concept, config)
+    if config.mode == "exact" and not retain:
+        raise ValueError("UnGuide finds its threshold on benign prompts, but there are none: add some to 'retain'.")
+    run.check(pipe)
+    pairs = concept.pairs()
+    with run.measure(pipe.unet), only_trainable(pipe, {}):
+        conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=run.device)
+        settings = run.settings("unguide", pipe, concept, config, conditioning=conditioning)
+        with _adapter(pipe, config, run) as parameters:
+            with Delta(parameters) as delta:
+                states = Trajectories(pipe, pairs, config.sampling(), conditioning=conditioning, delta=delta, run=run)
+                _train(states, config, settings=settings)
+                delta.commit()
+            return _decide(pipe, [pair.target for pair in pairs], retain, config, run)
+
+
+def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
+    """Return what ``erase`` will compute, in samples: the expectation for ``stale`` and ``fresh``, else exact.
+
+    The threshold takes three samples for each observed step: two of the base's guidance, one of the adapter.
+    """
+    if pipe is not None and (found := family(pipe)) not in FAMILIES:
+        raise ValueError(f"UnGuide supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
+    sampling = config.sampling()
+    states = sampling.expected_forwards(len(concept.pairs()), has_anchor=bool(concept.anchor))
+    samples = config.calibration_samples * (2 if config.mode == "exact" else 3)
+    rows = 3 if config.generation_guidance > 1 else 2
+    return {
+        "updates": config.steps,
+        "unet_forwards": states + sampling.draws + samples * config.observe_steps * rows,
+        "unet_backwards": sampling.draws,
+        "images": 0,
+    }
+
+
+def target_prediction(states: States, negative_guidance: float) -> torch.Tensor:
+    """Return what the student has to predict at each state."""
+    direction = states.noise_pred_target - states.noise_pred_anchor
+    return states.noise_pred_anchor - negative_guidance * direction
+
+
+@contextmanager
+def _adapter(pipe: DiffusionPipeline, config: Config, run: Run) -> Iterator[dict[str, torch.nn.Parameter]]:
+    """Add the adapter and yield its parameters; it stays on the UNet unless the block fails.
+
+    With B = 0 the adapter adds nothing, so the student's initial values are the base's role.
+    """
+    unet = pipe.unet
+    with torch.random.fork_rng(devices=[]):  # the values it draws are overwritten
+        unet.add_adapter(_lora_config(pipe, config), adapter_name=ADAPTER)
+    try:
+        parameters = {name: each for name, each in unet.named_parameters() if "lora_" in name}
+        logger.info("UnGuide trains %d tensors of rank %d", len(parameters), config.rank)
+        for index, (name, parameter) in enumerate(sorted(parameters.items())):
+            parameter.data = torch.zeros_like(parameter, dtype=run.dtype, device=run.device)
+            if "lora_A" in name:  # A ~ N(0, 1/r), B = 0
+                noise = torch.randn(parameter.shape, generator=run.generator("adapter", index))
+                parameter.data.copy_(noise / math.sqrt(config.rank))
+        unet.eval()
+        yield parameters
+    except BaseException:
+        unet.unload_lora()
+        raise
+
+
+def _lora_config(pipe: DiffusionPipeline, config: Config) -> LoraConfig:
+    paths = {name.rpartition(".")[0] for name in select_parameters(pipe, config.variant)}
+    linear = sorted(path for path in paths if isinstance(pipe.unet.get_submodule(path), torch.nn.Linear))
+    # a fraction is as good as the int that peft's annotation asks for: it is only divided by the rank
+    alpha: Any = config.alpha * config.rank
+    return LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=linear)
+
+
+def _train(trajectories: Trajectories, config: Config, *, settings: dict[str, Any]) -> None:
+    """Fill the pool, then update; goes on from the run's checkpoint if there is one."""
+    run, delta = trajectories.run, trajectories.delta
+    optimizer = torch.optim.Adam(delta.parameters.values(), lr=config.lr)
+
+    def save(done: int) -> None:
+        tensors = {f"student.{name}": tensor for name, tensor in delta.student().items()}
+        tensors |= {f"states.{name}": tensor for name, tensor in trajectories.tensors().items()}
+        run.save_checkpoint(tensors, optimizer=optimizer, settings=settings, done=done, force=done == config.steps)
+
+    done = 0
+    if saved := run.load_checkpoint(optimizer=optimizer, settings=settings):
+        done = saved.meta["done"]
+        delta.load_student(checkpoint.under("student.", saved.tensors))
+        trajectories.restore(checkpoint.under("states.", saved.tensors))
+    for _ in trajectories.fill():
+        save(done)
+    with run.stage("training"), run.progress("UnGuide", total=config.steps, initial=done) as bar:
+        for update in range(done, config.steps):
+            loss = _update(trajectories, update, optimizer, negative_guidance=config.negative_guidance)
+            if not math.isfinite(loss):
+                raise ValueError(f"The loss of update {update + 1} is {loss}: lower lr, or use another dtype.")
+            run.log({"event": "update", "done": update + 1, "loss": loss})
+            bar.set_postfix(loss=f"{loss:.5f}", refresh=False)
+            bar.update()
+            save(update + 1)
+
+
+def _update(
+    trajectories: Trajectories, update: int, optimizer: torch.optim.Optimizer, *, negative_guidance: float
+) -> float:
+    states = trajectories.batch(update)
+    target = target_prediction(states, negative_guidance)
+    rows = trajectories.conditioning.rows(states.prompts)
+    with torch.enable_grad():  # the caller may be inside no_grad
+        noise_pred = predict_noise(trajectories.unet, states.latents, states.timesteps, conditioning=rows)
+        loss = torch.nn.functional.mse_loss(noise_pred, target)
+    backward(loss, trajectories.delta.parameters.values(), dtype=trajectories.run.dtype)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
+    """Find the threshold of the decision, and return the pipeline that has it; refuse one that decides nothing."""
+    lora = _lora_of(pipe.unet)
+    guider = UnGuidance(
+        threshold=math.inf,
+        observe_steps=config.observe_steps,
+        num_inference_steps=config.generation_steps,
+        target_weight=config.target_weight if config.mode == "exact" else -1.0,
+        benign_weight=1.0 if config.mode == "exact" else 2.0,
+        mode=config.mode,
+        rank=config.rank,
+        alpha=config.alpha,
+        target_modules=sorted({name.partition(".lora_")[0] for name in lora}),
+        calibration={},
+    )
+    guider.weights = lora
+    with run.stage("threshold"):
+        shown = _observe(pipe, guider, forget, config, run)
+        benign = _observe(pipe, guider, retain, config, run) if retain else torch.empty(0)
+        if config.mode == "exact":
+            threshold = float(torch.quantile(benign, config.quantile))
+        else:
+            threshold = float(_observe(pipe, guider, [""], config, run).mean())
+    found = {"forget_above": (shown > threshold).double().mean().item()}
+    if len(benign):
+        found["retain_above"] = (benign > threshold).double().mean().item()
+        found["auroc"] = (shown[:, None] > benign).double().mean().item()
+    run.log({"event": "threshold", "threshold": threshold, **found})
+    logger.info("UnGuide decides at %.4g: %s", threshold, found)
+    if not math.isfinite(threshold) or found["forget_above"] < 0.5:
+        raise ValueError(
+            f"The adapter changes only {found['forget_above']:.0%} of the forget samples by more than benign ones "
+            f"(threshold {threshold:.3g}), so the target would not be erased: raise steps or lr."
+        )
+    guider.register_to_config(threshold=threshold, calibration=found)
+    return _guided(pipe, guider)
+
+
+def _lora_of(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def _guided(pipe: DiffusionPipeline, guider: UnGuidance, **components: Any) -> UnGuidePipeline:  # noqa: ANN401
+    needs_checker = pipe.config.requires_safety_checker
+    return UnGuidePipeline(**{**pipe.components, **components}, guider=guider, requires_safety_checker=needs_checker)
+
+
+def _observe(
+    pipe: DiffusionPipeline, guider: UnGuidance, prompts: Sequence[str], config: Config, run: Run
+) -> torch.Tensor:
+    """Return the disagreement of ``calibration_samples`` generations, which stop once it is known."""
+    # the caller's scheduler keeps its state
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    observer = _guided(pipe, guider, scheduler=scheduler, safety_checker=None)
+    observer.set_progress_bar_config(disable=True)
+
+    def stop(pipeline: UnGuidePipeline, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipeline._interrupt = step + 1 >= config.observe_steps
+        return tensors
+
+    count = config.calibration_samples
+    picked = [prompts[index * len(prompts) // count % len(prompts)] for index in range(count)]
+    found = []
+    for first in range(0, count, _OBSERVED_BATCH):
+        batch = range(first, min(first + _OBSERVED_BATCH, count))
+        observer(
+            [picked[index] for index in batch],
+            generator=[run.generator("threshold", index) for index in batch],  # the same noise for every set
+            num_inference_steps=config.generation_steps,
+            guidance_scale=config.generation_guidance,
+            output_type="latent",
+            callback_on_step_end=stop,
+        )
+        found.append(guider.statistic)
+    return torch.cat(found)

@@ -1,0 +1,280 @@
+"""UnGuidance: follow the base for benign samples and w * base + (1 - w) * adapter for those that show the target.
+
+https://arxiv.org/abs/2508.05755. How far base and adapter disagree in the first steps decides, while the image is made.
+This file is copied into the artefact and imports nothing but torch, diffusers, peft and safetensors.
+
+While a sample is undecided it follows the base. So the samples that are then decided benign have followed nothing else
+(with ``benign_weight`` 1), and the disagreement is measured where the authors measure it: along the base's way.
+
+The adapter's rows are a call of their own, of as many rows as still need it, instead of a part of one mixed batch: the
+costs in samples are the same, and the base's call is then the very call that the plain pipeline would make, which gives
+the same bits on every device whatever kernels a batch size selects there. Blending before classifier-free guidance
+is the same as after it, because guidance is linear in the predictions and both roles have the same scale.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.guiders import BaseGuidance
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+
+
+ADAPTER = "unguide"
+LORA = "pytorch_lora_weights.safetensors"
+SCHEMA_VERSION = 1
+_ROWS = "encoder_hidden_states"  # the only argument of the UNet, beside the sample, that is split by rows
+
+
+class UnGuidance(BaseGuidance):
+    """The adapter's weights and how they are used; attached to a UNet by the pipeline.
+
+    Args:
+        threshold: A sample whose mean disagreement is above it shows the target.
+        observe_steps: k, the steps before the decision, of ``num_inference_steps``; other numbers of steps observe the
+            same share of them, and at least one.
+        num_inference_steps: The steps for which ``threshold`` was found.
+        target_weight: w for samples that show the target.
+        benign_weight: w for the others; 1 leaves them to the base, bit for bit, and at its cost.
+        mode: How the threshold was found: ``exact`` or ``upstream``.
+        rank: Of the adapter.
+        alpha: The factor of the adapter (not divided by the rank).
+        target_modules: The layers of the UNet that carry it.
+        calibration: How well the threshold parts the samples that it was found on.
+        schema_version: Of this format.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        threshold: float,
+        observe_steps: int,
+        num_inference_steps: int,
+        target_weight: float,
+        benign_weight: float,
+        mode: str,
+        rank: int,
+        alpha: float,
+        target_modules: list[str],
+        calibration: dict[str, float],
+        schema_version: int = SCHEMA_VERSION,
+    ) -> None:
+        """Remember the settings; ``weights`` must follow before it is attached."""
+        # the parent's own __init__ serves modular pipelines only, and warns at each call
+        if schema_version != SCHEMA_VERSION:
+            raise ValueError(f"The guider has schema_version {schema_version}, but this code reads {SCHEMA_VERSION}.")
+        self.weights: dict[str, torch.Tensor] = {}
+        self.statistic = torch.empty(0)  # of each sample of the latest generation
+        self.weight = torch.empty(0)  # w of each of these samples
+
+    def __repr__(self) -> str:
+        """Show the settings."""
+        return f"UnGuidance({json.dumps(dict(self.config), default=str)})"
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **unused: Any) -> "UnGuidance":  # noqa: ANN401 - diffusers' options
+        """Read a guider from its folder."""
+        settings = json.loads((Path(folder) / cls.config_name).read_text(encoding="utf-8"))
+        guider = cls(**{name: value for name, value in settings.items() if not name.startswith("_")})
+        tensors = load_file(Path(folder) / LORA)
+        guider.weights = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+        return guider
+
+    def save_pretrained(self, folder: str | Path, **unused: Any) -> None:  # noqa: ANN401 - diffusers' options
+        """Write the settings, the adapter and this file, which the folder needs to be loaded."""
+        self.save_config(folder)
+        StableDiffusionPipeline.save_lora_weights(
+            folder, unet_lora_layers=self.weights, unet_lora_adapter_metadata=self._lora_config().to_dict()
+        )
+        shutil.copyfile(__file__, Path(folder) / "unguidance.py")
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Give the UNet the adapter, active, so that the UNet alone is erased too; one that is there already stays."""
+        if ADAPTER not in vars(unet).get("peft_config", {}):
+            required = {parameter: parameter.requires_grad for parameter in unet.parameters()}
+            with torch.random.fork_rng(devices=[]):  # the values it draws are overwritten
+                unet.add_adapter(self._lora_config(), adapter_name=ADAPTER)
+            for parameter, flag in required.items():
+                parameter.requires_grad_(flag)
+            set_peft_model_state_dict(unet, self.weights, adapter_name=ADAPTER)
+        layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            for part in (*layer.lora_A.values(), *layer.lora_B.values()):
+                part.to(unet.device, unet.dtype).requires_grad_(False).eval()
+        attached = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
+        if attached.keys() != self.weights.keys():
+            odd = min(attached.keys() ^ self.weights.keys())
+            raise ValueError(f"The adapter and this UNet differ in {odd}: the pipeline would not be erased.")
+
+    @contextmanager
+    def detached(self, unet: UNet2DConditionModel) -> Iterator[None]:
+        """Take the adapter off the UNet in this block, which then has the base's own layers."""
+        unet.unload_lora()
+        try:
+            yield
+        finally:
+            self.attach(unet)
+
+    @contextmanager
+    def guide(
+        self, unet: UNet2DConditionModel, *, is_guided: bool, steps: int, weight: float | Sequence[float] | None = None
+    ) -> Iterator[None]:
+        """Guide every call of the UNet in this block, which makes one batch of images.
+
+        Args:
+            unet: The UNet with the adapter.
+            is_guided: Whether each sample has two rows, unconditional ones first.
+            steps: The calls that the images will take.
+            weight: w for all samples or for each, in the place of a decision.
+        """
+        layers = self._check(unet)
+        generation = _Generation(self, unet, layers, is_guided=is_guided, steps=steps, weight=weight)
+        _switch(layers, on=False)
+        hook = unet.register_forward_hook(generation, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+            _switch(layers, on=True)
+        if not generation.is_decided:
+            raise RuntimeError(
+                "The generation ended before it was decided which samples show the target, so they are not erased: "
+                "use the pipeline's own UNet, and do not stop it in its first steps."
+            )
+        self.statistic, self.weight = generation.statistic.cpu(), generation.weight.cpu()
+
+    def steps_to_observe(self, steps: int) -> int:
+        """Return k for a generation of this many steps."""
+        return min(steps, max(1, round(self.config.observe_steps / self.config.num_inference_steps * steps)))
+
+    def _lora_config(self) -> LoraConfig:
+        rank = self.config.rank
+        modules = list(self.config.target_modules)
+        # a fraction is as good as the int that peft's annotation asks for: it is only divided by the rank
+        return LoraConfig(r=rank, lora_alpha=self.config.alpha * rank, target_modules=modules)
+
+    def _check(self, unet: UNet2DConditionModel) -> list[LoraLayer]:
+        """Return the adapter's layers, or refuse a UNet in which the adapter would not do what it was trained for."""
+        layers: list[LoraLayer] = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+        intact = len(layers) == len(self.config.target_modules) and all(
+            layer.active_adapters == [ADAPTER]
+            and not layer.merged
+            and math.isclose(layer.scaling[ADAPTER], self.config.alpha)
+            for layer in layers
+        )
+        if not intact:
+            raise ValueError(
+                f"The adapter {ADAPTER!r} of this UNet was removed, fused, rescaled or joined by another one, so the "
+                "images would not be erased: load the pipeline again and leave its adapter as it is."
+            )
+        return layers
+
+
+class _Generation:
+    """A forward hook of the UNet for one batch: adds the adapter's rows to the base's call and blends them."""
+
+    def __init__(
+        self,
+        guider: UnGuidance,
+        unet: UNet2DConditionModel,
+        layers: list[LoraLayer],
+        *,
+        is_guided: bool,
+        steps: int,
+        weight: float | Sequence[float] | None,
+    ) -> None:
+        self.settings, self.unet, self.layers, self.is_guided = guider.config, unet, layers, is_guided
+        self.given = weight
+        self.observe = guider.steps_to_observe(steps) if weight is None else 0
+        self.calls = 0
+        self.is_decided = False
+        self.is_inside = False  # a call of ours
+        self.statistic = torch.empty(0)
+        self.weight = torch.empty(0)
+
+    def __call__(self, unet: UNet2DConditionModel, inputs: tuple, arguments: dict[str, Any], output: Any) -> Any:  # noqa: ANN401
+        """Return the prediction to follow, or None where it is the base's."""
+        if self.is_inside:
+            return None
+        _refuse_unknown(inputs, arguments)
+        base = output[0]
+        count = len(base) // (2 if self.is_guided else 1)
+        if self.calls == 0:
+            self._begin(count, base.device)
+        self.calls += 1
+        if not self.is_decided:
+            rows = list(range(len(base) - count, len(base)))
+            difference = self._predict(rows, inputs, arguments).float() - base[rows].float()
+            self.statistic += difference.square().flatten(1).mean(1).sqrt() / self.observe
+            if self.calls == self.observe:
+                self._decide()
+            return None
+        samples = (self.weight != 1.0).nonzero().flatten().tolist()
+        if not samples:
+            return None
+        rows = [half + sample for half in range(0, len(base), count) for sample in samples]
+        weight = self.weight.repeat(len(base) // count)[rows].view(-1, 1, 1, 1).to(base.dtype)
+        adapter = self._predict(rows, inputs, arguments)
+        blended = base.clone()
+        blended[rows] = weight * base[rows] + (1 - weight) * adapter
+        return (blended, *output[1:]) if isinstance(output, tuple) else type(output)(blended)
+
+    def _begin(self, count: int, device: torch.device) -> None:
+        self.statistic = torch.zeros(count, device=device)
+        self.weight = torch.full((count,), math.nan, device=device)
+        if self.given is not None:
+            given = [self.given] * count if isinstance(self.given, int | float) else list(self.given)
+            if len(given) != count:
+                raise ValueError(f"{len(given)} weights were given for {count} samples: give one, or one for each.")
+            self.weight = torch.tensor(given, dtype=torch.float32, device=device)
+            self.is_decided = True
+
+    def _decide(self) -> None:
+        # a statistic that is not a number is not below the threshold: what cannot be judged is erased
+        is_benign = self.statistic <= self.settings.threshold
+        target = torch.full_like(self.weight, self.settings.target_weight)
+        self.weight = torch.where(is_benign, torch.full_like(target, self.settings.benign_weight), target)
+        self.is_decided = True
+
+    def _predict(self, rows: list[int], inputs: tuple, arguments: dict[str, Any]) -> torch.Tensor:
+        """Return the adapter's prediction for these rows of the call."""
+        sample, timestep = inputs
+        if torch.is_tensor(timestep) and timestep.ndim:
+            timestep = timestep[rows]
+        kept = {name: value for name, value in arguments.items() if name != "return_dict"}
+        kept[_ROWS] = arguments[_ROWS][rows]
+        self.is_inside = True
+        _switch(self.layers, on=True)
+        try:
+            return self.unet(sample[rows], timestep, **kept, return_dict=False)[0]
+        finally:
+            _switch(self.layers, on=False)
+            self.is_inside = False
+
+
+def _switch(layers: list[LoraLayer], *, on: bool) -> None:
+    for layer in layers:
+        layer.enable_adapters(on)
+        if on:  # switching on makes them trainable
+            layer.lora_A.requires_grad_(False)
+            layer.lora_B.requires_grad_(False)
+
+
+def _refuse_unknown(inputs: tuple, arguments: dict[str, Any]) -> None:
+    """Refuse a call of the UNet whose rows could not be told apart."""
+    unknown = [name for name, value in arguments.items() if name not in (_ROWS, "return_dict") and value is not None]
+    if unknown or len(inputs) != 2 or _ROWS not in arguments:
+        raise ValueError(
+            f"The UNet was called with {unknown[0] if unknown else 'other arguments'}, which UnGuidance cannot split "
+            "by rows: leave out IP adapters, ControlNets and cross_attention_kwargs."
+        )

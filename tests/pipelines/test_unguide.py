@@ -1,0 +1,346 @@
+"""UnGuidance: bit for bit the base where a sample is benign, the formula where it is not, at the promised cost."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+
+import erase
+from erase import artifact, base_model
+from erase.config import read_config
+from erase.experiment import run_experiment
+from erase.pipelines.unguide.unguidance import LORA
+from eval.fingerprint import fingerprint, footprint
+from eval.subject import describe, open_erased
+
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 20
+PARAMS = {"steps": 6, "num_inference_steps": 4, "refresh": 3, "lr": 0.05, "calibration_samples": 4, "quantile": 0.01}
+STRANGER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("erase", "eval"):
+            raise ImportError(name + " is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+sys.path[:] = [place for place in sys.path if place not in ("", REPOSITORY)]
+import json, numpy, torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+
+try:
+    import erase
+except ImportError:
+    pass
+else:
+    raise SystemExit("erase can be imported, so this proves nothing")
+for cls in (DiffusionPipeline, StableDiffusionPipeline):
+    try:
+        cls.from_pretrained("erased")
+    except ValueError as error:
+        print("refused:", "trust_remote_code=True" in str(error))
+    else:
+        raise SystemExit("it was loaded without trust")
+
+def draw(folder, name):
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    generator = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    images = pipe(["a cat", "a dog"], num_inference_steps=8, generator=generator, output_type="np").images
+    numpy.save(name, images)
+    print("weights:", pipe.guider.weight.tolist())
+    return pipe
+
+draw("erased", "first.npy").save_pretrained("again")
+draw("again", "second.npy")
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    out = tmp_path_factory.mktemp("unguide") / "erased"
+    settings = {
+        "method": "unguide",
+        "base_model": str(tiny_folder),
+        "concept": {"target": ["a cat"], "kind": "object"},
+        "retain": ["a cat"],  # random weights tell no prompts apart
+        "params": PARAMS,
+        "device": "cpu",
+        "out": str(out),
+    }
+    run_experiment(read_config(settings=settings), quiet=True)
+    guider = out / "guider" / "guider_config.json"
+    assert json.loads(guider.read_text())["observe_steps"] == 3
+    return out
+
+
+@pytest.fixture
+def guided(saved: Path) -> DiffusionPipeline:
+    pipe = erase.load_erased(saved)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def base(tiny_folder: Path) -> StableDiffusionPipeline:
+    pipe = base_model.load(str(tiny_folder), device="cpu", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, prompts: list[str], *, steps: int = STEPS, scale: float = 7.5, **kwargs: object) -> torch.Tensor:
+    generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
+    options = {"num_inference_steps": steps, "guidance_scale": scale, "output_type": "latent", **kwargs}
+    return pipe(prompts, generator=generators, **options).images
+
+
+def set_threshold(guided, threshold: float) -> None:
+    guided.guider.register_to_config(threshold=threshold)
+
+
+def between(guided, prompts: list[str], **kwargs: object) -> tuple[int, int]:
+    """Put the threshold between the two samples; returns (benign, target)."""
+    draw(guided, prompts, **kwargs)
+    statistic = guided.guider.statistic
+    assert statistic[0] != statistic[1]
+    set_threshold(guided, statistic.mean().item())
+    return int(statistic.argmin()), int(statistic.argmax())
+
+
+PROMPTS = ["a cat", "a dog"]
+
+
+@pytest.mark.parametrize("scale", [7.5, 1.0])
+def test_benign_samples_are_the_base_s_bit_for_bit(guided, base, scale: float) -> None:
+    set_threshold(guided, float("inf"))
+    assert torch.equal(draw(guided, PROMPTS, scale=scale), draw(base, PROMPTS, scale=scale))
+    assert guided.guider.weight.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("scale", [7.5, 1.0])
+def test_the_decision_is_made_for_each_sample(guided, base, scale: float) -> None:
+    benign, target = between(guided, PROMPTS, scale=scale)
+    images, plain = draw(guided, PROMPTS, scale=scale), draw(base, PROMPTS, scale=scale)
+    assert torch.equal(images[benign], plain[benign])  # also beside a target in the same batch
+    assert not torch.allclose(images[target], plain[target], atol=1e-3)
+    assert (guided.guider.weight[benign], guided.guider.weight[target]) == (1.0, -1.0)
+
+
+def explicit(base, lora, prompt: str, *, seed: int, weight: float, observed: int, steps: int = 8) -> torch.Tensor:
+    """UnGuidance written out for one sample with two UNets, blended after guidance."""
+    scheduler = type(base.scheduler).from_config(base.scheduler.config)
+    scheduler.set_timesteps(steps)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    empty, text = (base.encode_prompt(each, "cpu", 1, False)[0] for each in ("", prompt))
+    for step, timestep in enumerate(scheduler.timesteps):
+        guided = []
+        with torch.no_grad():
+            for unet in (base.unet, lora.unet):
+                uncond, cond = unet(latents, timestep, empty).sample, unet(latents, timestep, text).sample
+                guided.append(uncond + 7.5 * (cond - uncond))
+        w = 1.0 if step < observed else weight
+        latents = scheduler.step(w * guided[0] + (1 - w) * guided[1], timestep, latents).prev_sample
+    return latents[0]
+
+
+def with_lora(base, saved: Path) -> StableDiffusionPipeline:
+    """The stock pipeline with the adapter, by diffusers' own loader."""
+    pipe = copy.deepcopy(base)
+    pipe.load_lora_weights(saved, subfolder="guider", weight_name=LORA)
+    return pipe
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.5, 2.0])
+def test_the_hook_is_the_explicit_formula(guided, base, saved, weight: float) -> None:
+    lora = with_lora(base, saved)
+    wanted = torch.stack(
+        [explicit(base, lora, prompt, seed=seed, weight=weight, observed=1) for seed, prompt in enumerate(PROMPTS)]
+    )
+    set_threshold(guided, -1.0)
+    guided.guider.register_to_config(target_weight=weight)
+    found = draw(guided, PROMPTS, steps=8)
+    assert guided.guider.steps_to_observe(8) == 1  # the least there is; 3 of 50 would be half a step
+    assert torch.allclose(found, wanted, atol=1e-3 * wanted.abs().max())
+    assert not torch.allclose(found, draw(base, PROMPTS, steps=8), atol=1e-2)
+
+
+def test_given_weights_0_and_1_are_the_adapter_and_the_base(guided, base, saved) -> None:
+    lora = draw(with_lora(base, saved), PROMPTS)
+    assert torch.equal(draw(guided, PROMPTS, weight=0.0), lora)
+    assert torch.equal(draw(guided, PROMPTS, weight=1.0), draw(base, PROMPTS))
+    mixed = draw(guided, PROMPTS, weight=[1.0, 0.0])
+    assert torch.equal(mixed[0], draw(base, PROMPTS)[0])
+    assert torch.allclose(mixed[1], lora[1], atol=1e-4)
+    with pytest.raises(ValueError, match="3 weights were given for 2 samples"):
+        draw(guided, PROMPTS, weight=[1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", [7.5, 1.0])
+def test_an_image_costs_what_the_design_allows(guided, scale: float) -> None:
+    counted: list[int] = []
+    hook = guided.unet.conv_in.register_forward_hook(lambda module, inputs, output: counted.append(len(output)))
+
+    def cost(threshold: float) -> int:
+        counted.clear()
+        set_threshold(guided, threshold)
+        draw(guided, PROMPTS, scale=scale)
+        return sum(counted)
+
+    plain = 2 * STEPS * (2 if scale > 1 else 1)
+    assert plain < cost(float("inf")) <= 1.25 * plain
+    assert 1.9 * plain < cost(-1.0) <= 2.1 * plain
+    hook.remove()
+
+
+def test_it_is_called_like_the_stock_pipeline(guided, base) -> None:
+    set_threshold(guided, float("inf"))
+
+    def same(*args: object, **kwargs: object) -> None:
+        images = [
+            pipe(*args, num_inference_steps=4, generator=torch.Generator().manual_seed(3), output_type="np", **kwargs)
+            for pipe in (guided, base)
+        ]
+        assert np.array_equal(images[0].images, images[1].images)
+
+    same("a cat")
+    same(["a cat", "a dog"], 16, 16, num_images_per_prompt=2, negative_prompt=["blue", "red"])
+    embeds, negative = base.encode_prompt("a cat", "cpu", 1, True)
+    same(prompt_embeds=embeds, negative_prompt_embeds=negative)
+    assert len(guided.guider.weight) == 1
+    assert guided("a cat", num_inference_steps=4, return_dict=False, output_type="pil")[0][0].size == (16, 16)
+
+
+def test_a_pipeline_that_would_not_erase_refuses(guided) -> None:
+    with pytest.raises(ValueError, match="does not support cross_attention_kwargs"):
+        draw(guided, PROMPTS, cross_attention_kwargs={"scale": 0.0})
+
+    def stop(pipe, step: int, timestep: int, tensors: dict) -> dict:
+        pipe._interrupt = True
+        return tensors
+
+    guided.guider.register_to_config(observe_steps=10)
+    with pytest.raises(RuntimeError, match="ended before it was decided"):
+        draw(guided, PROMPTS, callback_on_step_end=stop)
+    guided.set_adapters("unguide", 0.0)
+    with pytest.raises(ValueError, match="removed, fused, rescaled or joined"):
+        draw(guided, PROMPTS)
+    guided.unload_lora_weights()
+    with pytest.raises(ValueError, match="removed, fused, rescaled or joined"):
+        draw(guided, PROMPTS)
+
+
+def test_an_error_leaves_the_adapter_on_and_no_hook(guided) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(guided, PROMPTS, callback_on_step_end=fail)
+    assert not guided.unet._forward_hooks
+    other = StableDiffusionImg2ImgPipeline.from_pipe(guided)  # shares the UNet
+    layers = [module for module in other.unet.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert not any(layer.disable_adapters for layer in layers)
+    assert not any(parameter.requires_grad for layer in layers for parameter in layer.lora_A.parameters())
+
+
+def test_a_value_that_is_no_number_is_not_taken_for_benign(guided) -> None:
+    set_threshold(guided, float("nan"))
+    draw(guided, PROMPTS, steps=4)
+    assert guided.guider.weight.tolist() == [-1.0, -1.0]
+
+
+def test_a_stranger_needs_to_trust_the_folder_and_sees_the_same_images(saved, guided, tmp_path) -> None:
+    shutil.copytree(saved, tmp_path / "erased")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    script = STRANGER.replace("REPOSITORY", repr(str(REPOSITORY)))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused: True") == 2
+    images = draw(guided, PROMPTS, steps=8, output_type="np")
+    assert f"weights: {guided.guider.weight.tolist()}" in done.stdout
+    for name in ("first.npy", "second.npy"):
+        np.testing.assert_allclose(np.load(tmp_path / name), images, atol=1e-5)
+    assert (tmp_path / "again" / "pipeline.py").read_bytes() == (saved / "pipeline.py").read_bytes()
+
+
+def test_the_record_and_the_card_say_what_is_in_the_folder(saved, tiny_folder) -> None:
+    card = artifact.read_card(saved)
+    assert (card["method"], card["form"]) == ("unguide", "pipeline")
+    assert card["changed_tensors"]
+    assert all(name.startswith("guider.unet.") for name in card["changed_tensors"])
+    assert {"pipeline.py", "guider/unguidance.py", f"guider/{LORA}", "guider/guider_config.json"} <= card[
+        "files"
+    ].keys()
+    assert set(card["cost"]["by_stage"]) >= {"pool", "training", "threshold"}
+    text = (saved / "README.md").read_text()
+    assert "trust_remote_code=True" in text
+    assert "**not erased**" in text
+    shipped = REPOSITORY / "erase" / "pipelines" / "unguide"
+    assert (saved / "pipeline.py").read_bytes() == (shipped / "pipeline.py").read_bytes()
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    assert load_file(saved / unet).keys() == load_file(tiny_folder / unet).keys()
+    for path in saved.rglob("*"):
+        if path.is_file() and path.name != "erasure.json":
+            assert str(tiny_folder).encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "guider/unguidance.py", f"guider/{LORA}", "guider/guider_config.json"])
+def test_a_damaged_folder_is_refused(saved, tmp_path, name: str) -> None:
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    with pytest.raises(ValueError, match=f"{name} is not the file that was saved"):
+        erase.load_erased(folder)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        erase.load_erased(folder)
+
+
+def test_other_forms_and_families_are_refused_before_anything_is_loaded(saved, tmp_path, tiny_folder) -> None:
+    with pytest.raises(ValueError, match="has no form 'delta'"):
+        artifact.export(saved, tmp_path / "delta", "delta")
+    with pytest.raises(ValueError, match="choose save=pipeline"):
+        read_config(settings={"method": "unguide", "save": "delta", "concept": {"target": ["Cats"]}})
+    with pytest.raises(ValueError, match="needs custom code"):
+        base_model.load(str(saved), device="cpu", dtype=torch.float32)
+    index = json.loads((tiny_folder / "model_index.json").read_text())
+    folder = shutil.copytree(tiny_folder, tmp_path / "xl")
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionXLPipeline"}))
+    settings = {"method": "unguide", "base_model": str(folder), "concept": {"target": ["Cats"]}, "retain": ["a"]}
+    with pytest.raises(ValueError, match="is a model of the family sdxl"):
+        run_experiment(read_config(settings=settings), quiet=True)
+
+
+def test_an_evaluation_opens_it_and_tells_it_from_its_base(saved, base) -> None:
+    pipe = open_erased(describe(saved, concept=None, base=None), device="cpu", dtype=torch.float32)
+    mark, plain = fingerprint(pipe), fingerprint(base)
+    assert not mark.same_weights(plain)
+    assert footprint(mark, plain).tensors == len(artifact.read_card(saved)["changed_tensors"])
+    set_threshold(pipe, 1e9)
+    assert fingerprint(pipe).model != mark.model
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20, 50, 100])
+def test_the_same_share_of_any_number_of_steps_decides(guided, steps: int) -> None:
+    assert guided.guider.steps_to_observe(steps) == max(1, round(0.06 * steps))
+
+
+def test_an_artefact_can_be_loaded_in_half_precision(saved) -> None:
+    pipe = erase.load_erased(saved, dtype=torch.bfloat16)
+    assert {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.bfloat16}
+    assert draw(pipe, PROMPTS, steps=4).isfinite().all()
