@@ -14,7 +14,7 @@ from eval.report import COLUMNS, HEADLINE, interval, number
 from eval.suite import evaluate
 
 
-CONFIG = "esd/canvas-style"
+CONFIG = "uce/canvas-style"
 SUITE = "canvas-demo"
 SEEDS = (188, 288, 588, 688, 888)  # those of UnlearnCanvas
 

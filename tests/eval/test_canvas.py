@@ -74,7 +74,8 @@ def test_planted_erasers_are_told_apart(eraser: Callable, code: str, cache: Path
     assert content["verdict"]["code"] == code
     metrics = content["metrics"]
     assert metrics["ira"]["base"]["value"] >= 0.8
-    assert (metrics["ua"]["erased"]["value"] > 0.5) is (eraser is not nothing)
+    if eraser is not destroyed:  # what a closed-set judge says of noise means nothing: that is why it is withheld
+        assert (metrics["ua"]["erased"]["value"] > 0.5) is (eraser is not nothing)
     assert (metrics["ua"]["struck"] is None) is (eraser is nothing)
     assert metrics["clip_retain"]["base"]["value"] > metrics["clip_retain"]["erased"]["value"] - 1e-6
 
