@@ -4,7 +4,8 @@ This is the only file that knows model families: Stable Diffusion 1.x, 2.x (epsi
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +202,35 @@ def predict_original(
     if scheduler.config.prediction_type == "v_prediction":
         return signal * latents - sigma * noise_pred
     return (latents - sigma * noise_pred) / signal
+
+
+def training_target(
+    scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Return what the diffusion loss asks for at x_t: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0."""
+    if scheduler.config.prediction_type != "v_prediction":
+        return noise
+    signal, sigma = _signal_and_sigma(scheduler, latents, timesteps)
+    return signal * noise - sigma * latents
+
+
+@contextmanager
+def start_token_detached(unet: torch.nn.Module) -> Iterator[None]:
+    """Let no gradient pass through the keys and values of the first token, as the Custom Diffusion code has it.
+
+    The predictions are unchanged.
+    """
+
+    def detach(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
+
+    modules = [module for name, module in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
+    hooks = [module.register_forward_hook(detach) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def select_parameters(pipe: DiffusionPipeline, variant: str) -> dict[str, torch.nn.Parameter]:

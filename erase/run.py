@@ -163,7 +163,7 @@ class Run:
         self,
         tensors: dict[str, torch.Tensor],
         *,
-        optimizer: torch.optim.Optimizer,
+        optimizer: checkpoint.Optimizers,
         settings: dict[str, Any],
         done: int,
         force: bool = False,
@@ -184,7 +184,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def load_checkpoint(
-        self, *, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+        self, *, optimizer: checkpoint.Optimizers, settings: dict[str, Any]
     ) -> checkpoint.Checkpoint | None:
         """Return the checkpoint in this run's folder, if any, with the optimiser and the costs set to it.
 

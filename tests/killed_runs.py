@@ -21,12 +21,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from erase.concept import Concept
-from erase.methods import esd
+from erase.methods import doco, esd
 from erase.run import Run, hash_tensors
 
 
 CONCEPT = Concept(target=("a cat", "a dog"))
+ANCHORED = Concept(target=("a cat", "a dog"), anchor="a fish")
 SETTINGS = {"steps": 4, "batch_size": 3, "num_inference_steps": 2, "pool_size": 12, "refresh": 2, "lr": 1e-3}
+DOCO = {"steps": 5, "warmup_steps": 2, "batch_size": 3, "num_inference_steps": 2, "images": 4, "lr": 1e-3}
 KILLED = "killed"
 
 
@@ -106,9 +108,11 @@ def run(
         try:
             if arm:
                 arm()
-            config = esd.Config(trajectory=policy, **SETTINGS)
             pipe, circumstances = pipeline(), Run(seed=seed, folder=folder, quiet=True, checkpoint_seconds=0)
-            esd.erase(pipe, CONCEPT, [], config, circumstances)
+            if policy == "doco":
+                doco.erase(pipe, ANCHORED, [], doco.Config(**DOCO), circumstances)
+            else:
+                esd.erase(pipe, CONCEPT, [], esd.Config(trajectory=policy, **SETTINGS), circumstances)
             os.write(writing, hash_tensors(esd.select_parameters(pipe, "x")).encode())
         except BaseException:
             traceback.print_exc()
@@ -146,16 +150,16 @@ def kill_everywhere(policy: str, forwards: tuple[int, ...]) -> dict[str, str]:
     return rows
 
 
-def forget_optimizer() -> str:
-    """Resume from a checkpoint without the optimiser's moments: the result has to differ."""
-    folder = work_folder("forgotten")
-    run(folder, "frozen", arm=at_forward(7))
+def forget_optimizer(policy: str, name: str) -> str:
+    """Resume from a checkpoint without the moments of one optimiser: the result has to differ."""
+    folder, prefix = work_folder(f"{policy} forgets {name}"), f"optimizer.{name}."
+    run(folder, policy, arm=at_forward(10 if policy == "doco" else 7))
     file = folder / "checkpoint.safetensors"
     with safe_open(file, "pt") as saved:
-        kept = {key: saved.get_tensor(key) for key in saved.keys() if not key.startswith("optimizer.")}  # noqa: SIM118
+        kept = {key: saved.get_tensor(key) for key in saved.keys() if not key.startswith(prefix)}  # noqa: SIM118
         metadata = saved.metadata()
     save_file(kept, file, metadata)
-    return run(folder, "frozen")
+    return run(folder, policy)
 
 
 if __name__ == "__main__":
@@ -164,5 +168,12 @@ if __name__ == "__main__":
     pipeline()
     # frozen: calls 1-2 and 3-4 fill the pool, 5-8 train; stale: walks, the base's calls and training in turn
     report = {"frozen": kill_everywhere("frozen", (4, 6)), "stale": kill_everywhere("stale", (4, 9))}
-    report["controls"] = {"another seed": run(None, "frozen", seed=1), "optimiser forgotten": forget_optimizer()}
+    # doco: calls 1-2 draw the images, 3 and 4 are the warm-up, then three for each update
+    report["doco"] = kill_everywhere("doco", (2, 4, 9))
+    report["controls"] = {
+        "another seed": run(None, "frozen", seed=1),
+        "optimiser forgotten": forget_optimizer("frozen", "student"),
+        "student's optimiser forgotten": forget_optimizer("doco", "student"),
+        "discriminator's optimiser forgotten": forget_optimizer("doco", "discriminator"),
+    }
     sys.stdout.write(json.dumps(report) + "\n")

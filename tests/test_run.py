@@ -100,7 +100,7 @@ def killed_runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("policy", ["frozen", "stale"])
+@pytest.mark.parametrize("policy", ["frozen", "stale", "doco"])
 def test_a_run_killed_at_any_point_and_resumed_ends_in_the_same_bytes(killed_runs: dict, policy: str) -> None:
     rows = killed_runs[policy]
     assert len(rows["unbroken"]) == 64
@@ -108,6 +108,7 @@ def test_a_run_killed_at_any_point_and_resumed_ends_in_the_same_bytes(killed_run
 
 
 def test_the_comparison_can_fail(killed_runs: dict) -> None:
-    results = {killed_runs["frozen"]["unbroken"], killed_runs["stale"]["unbroken"], *killed_runs["controls"].values()}
-    assert len(results) == 4
+    unbroken = {killed_runs[policy]["unbroken"] for policy in ("frozen", "stale", "doco")}
+    results = unbroken | set(killed_runs["controls"].values())
+    assert len(results) == 7
     assert all(len(found) == 64 for found in results)
