@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import open_clip
 import pytest
 import torch
 from transformers import CLIPTextModel
 
-from erase.canvas import generator, judge, towers, training
+from erase.canvas import generator, judge, towers, training, weights
 from erase.canvas.dataset import Pictures
 from erase.canvas.tokens import LENGTH, add_noise_tokens, noise_tokens, token_ids, train_tokenizer
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
@@ -129,3 +131,23 @@ def test_a_resumed_training_ends_in_the_same_bytes(tmp_path, monkeypatch):
     assert fit(tmp_path / "b.safetensors", 20, stop_at=13) is None
     assert torch.equal(fit(tmp_path / "b.safetensors", 20), unbroken)
     assert not torch.equal(fit(tmp_path / "c.safetensors", 19), unbroken)
+
+
+def test_the_recipe_keeps_what_was_said_of_other_stages(tmp_path):
+    weights.write_recipe("vae", {"steps": 1}, tmp_path)
+    weights.write_recipe("unet", {"steps": 2}, tmp_path)
+    weights.write_recipe("vae", {"steps": 3}, tmp_path)
+    content = json.loads((tmp_path / "recipe.json").read_text())
+    assert content == {"schema_version": 2, "stages": {"vae": {"steps": 3}, "unet": {"steps": 2}}}
+
+
+def test_an_object_in_a_part_of_the_picture_counts_in_full():
+    torch.manual_seed(0)
+    model = judge.Judge().eval()
+    with torch.no_grad():
+        model.object.weight.zero_()[0, 0] = 1.0
+        places = torch.zeros(1, judge.FEATURES, 6, 6)
+        places[0, 0, 1, 4] = 50.0  # one place of 36 shows it
+        model.trunk = torch.nn.Identity()
+        model.object.bias.zero_()
+        assert model(places).object_logits[0, 0] > 40  # a mean would give 1.4
