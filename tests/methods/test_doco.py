@@ -10,7 +10,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from erase import surgery
 from erase.concept import Concept
-from erase.methods import doco
+from erase.config import method_config, read_config
+from erase.methods import concept_ablation, doco
+from erase.prompts import find_data, read_prompts
 from erase.run import Run, hash_tensors
 
 
@@ -305,3 +307,16 @@ def test_a_diverging_run_leaves_the_base(tiny_pipe) -> None:
 def test_meaningless_settings_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         doco.Config(**changes)
+
+
+@pytest.mark.parametrize("method", [doco, concept_ablation])
+@pytest.mark.parametrize(("kind", "others"), [("style", ["Sepia", "Pop Art"]), ("object", ["Frogs", "Trees"])])
+def test_the_canvas_experiments_fit_every_target_and_know_no_held_out_wording(method, kind: str, others: list) -> None:
+    held_out = {row.prompt for row in read_prompts(find_data("canvas_held_out.csv", within="prompts", suffix=".csv"))}
+    for target in others:
+        name = f"{method.__name__.rsplit('.', 1)[-1]}/canvas-{kind}"
+        config = read_config(name, overrides=[f"concept.target=[{target}]"])
+        method.plan(None, config.to_concept(), method_config(config))
+        prompts = {text for pair in config.to_concept().pairs() for text in pair} | set(config.retain_prompts())
+        assert not prompts & held_out
+        assert len(config.retain_prompts()) <= config.params["retain_images"]
