@@ -32,7 +32,6 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
         Markdown with the hub's header.
     """
     concept, base = facts["concept"], facts["base"]
-    anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
     parts = sorted({name.partition(".")[0] for name in changed})
     difference = "are added to" if parts == ["guider"] else "differ from"
     return f"""\
@@ -42,7 +41,7 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
 
 # {", ".join(concept["target"])} erased from {_public_name(base)}
 
-The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} by the method `{facts["method"]}`:
+{_claim(facts)}:
 {len(changed)} tensors of {" and ".join(parts)} {difference} the base model.
 
 ## Load
@@ -51,8 +50,7 @@ The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} b
 
 ## Cost
 
-{facts["cost"]["unet_forwards"]:,} UNet forwards and {facts["cost"]["unet_backwards"]:,} backwards (in samples), \
-{facts["cost"]["seconds"]:.1f} seconds on {facts["config"]["device"]} in {facts["dtype"]}, seed {facts["seed"]}.
+{_cost_line(facts)}
 
 ## Limits
 
@@ -78,6 +76,29 @@ def read_licence(base_folder: Path) -> str | None:
     lines = header[1].splitlines() if len(header) > 2 and not header[0].strip() else []
     stated = [line.partition(":")[2].strip() for line in lines if line.startswith("license:")]
     return stated[0] if stated and stated[0] else None
+
+
+def _claim(facts: dict[str, Any]) -> str:
+    concept = facts["concept"]
+    names = f"The {concept['kind']} **{', '.join(concept['target'])}**"
+    if imported := facts["config"].get("imported"):
+        notes = "".join(f" ({note})" for note in imported["notes"])
+        return (
+            f"{names} is said to be erased by whoever imported `{imported['file']}`, made elsewhere by the method "
+            f"`{facts['method']}`{notes}; nothing in that file proves it"
+        )
+    anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
+    return f"{names} is mapped to {anchor} by the method `{facts['method']}`"
+
+
+def _cost_line(facts: dict[str, Any]) -> str:
+    cost = facts["cost"]
+    if cost is None:
+        return f"Not known: it was made elsewhere. Saved here in {facts['dtype']}."
+    return (
+        f"{cost['unet_forwards']:,} UNet forwards and {cost['unet_backwards']:,} backwards (in samples), "
+        f"{cost['seconds']:.1f} seconds on {facts['config']['device']} in {facts['dtype']}, seed {facts['seed']}."
+    )
 
 
 def _header(facts: dict[str, Any], licence: str | None) -> str:
@@ -111,7 +132,7 @@ import erase
 pipe = erase.load_erased("{folder_name}")
 ```
 
-`erase export {folder_name} OUT --form pipeline` makes a folder that plain diffusers opens."""
+`erase export {folder_name} --format pipeline --out OUT` makes a folder that plain diffusers opens."""
     if facts["method"] == "unguide":
         return f"""\
 Plain diffusers and peft; `pipeline.py` and `guider/unguidance.py` are run, so read them first:
