@@ -160,7 +160,7 @@ def _read_unguide(source: Source, pipe: DiffusionPipeline, base: Mapping[str, to
     notes = ["the adapter alone, without the guidance of UnGuide: it acts for every prompt"]
     if "lora_alpha" not in settings:
         notes.append(f"assumed: alpha {UNGUIDE_ALPHA}, as in the authors' scripts, for want of a train_config.json")
-    alpha = float(settings.get("lora_alpha", UNGUIDE_ALPHA))
+    alpha = _number(source, settings.get("lora_alpha", UNGUIDE_ALPHA))
     parts = _split(source.content, _UNGUIDE)
     names = from_ldm([f"{module}.weight" for module in parts], pipe.unet.config)
     low_rank = {}
@@ -180,7 +180,7 @@ def _read_kohya(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torc
     for module, part in parts.items():
         _check_pair(source, module, part, ("lora_down.weight", "lora_up.weight"))
         down, up = part["lora_down.weight"], part["lora_up.weight"]
-        alpha = float(part["alpha"]) if "alpha" in part else float(down.shape[0])
+        alpha = _number(source, part.get("alpha", down.shape[0]))
         low_rank[f"{modules.get(module, module)}.weight"] = LowRank(down, up, alpha / down.shape[0])
     without = any("alpha" not in part for part in parts.values())
     notes = ["assumed: alpha is the rank where the file has none"] if without else []
@@ -204,7 +204,7 @@ def _read_peft(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch
         if not config:
             notes = ["assumed: alpha is the rank, as diffusers does where the file does not say"]
         low_rank[f"{component}.{_with_text_model(component, path)}.weight"] = LowRank(
-            part["A"], part["B"], _peft_scale(config, path, rank=part["A"].shape[0])
+            part["A"], part["B"], _peft_scale(source, config, path, rank=part["A"].shape[0])
         )
     settings = source.settings.get("adapter_config.json") or header
     return Changes({}, low_rank, settings, notes)
@@ -219,10 +219,20 @@ def _peft_header(source: Source) -> dict[str, Any]:
     return header if isinstance(header, dict) else {}
 
 
-def _peft_scale(config: dict[str, Any], path: str, *, rank: int) -> float:
+def _peft_scale(source: Source, config: dict[str, Any], path: str, *, rank: int) -> float:
     alphas = config.get("alpha_pattern") or {}
-    alpha = alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank))
+    alpha = _number(source, alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _number(source: Source, alpha: object) -> float:
+    if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
+        alpha = alpha.item()
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(
+            f"{source.path} has a LoRA whose alpha is no number, so its strength is unknown: get it again."
+        )
+    return float(alpha)
 
 
 def _split(content: dict[str, Any], pattern: re.Pattern[str]) -> dict[str, dict[str, torch.Tensor]]:
@@ -241,8 +251,7 @@ def _check_pair(source: Source, module: str, part: dict[str, torch.Tensor], name
             f"{source.path} has no {missing[0]} of {module!r}, so it is damaged or not a plain LoRA: pass a complete "
             "plain LoRA."
         )
-    first, second = part[names[0]], part[names[1]]
-    if first.ndim < 2 or second.ndim < 2:
+    if any(not isinstance(part[name], torch.Tensor) or part[name].ndim < 2 for name in names):
         raise ValueError(f"{source.path} has a LoRA of {module!r} that is no pair of matrices: pass a plain LoRA.")
 
 

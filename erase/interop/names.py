@@ -34,6 +34,10 @@ def from_ldm(names: Iterable[str], unet_config: Mapping[str, Any]) -> dict[str, 
     fillers += [f"middle_block.{index}.filler" for index in range(3)]
     if unet_config.get("addition_embed_type") == "text_time":
         fillers += [f"label_emb.0.{index}.{part}" for index in (0, 2) for part in ("weight", "bias")]
+    # and it takes the bias of a sampler for granted where there is a weight
+    fillers += [
+        name.removesuffix("weight") + "bias" for name in wanted if name.endswith((".conv.weight", ".op.weight"))
+    ]
     # values are only moved, so names can stand in the place of tensors
     moved = convert_ldm_unet_checkpoint({LDM_UNET_KEY + name: name for name in [*wanted, *fillers]}, unet_config)
     known = set(wanted)
@@ -61,8 +65,8 @@ def from_kohya(names: Iterable[str], paths: Iterable[str], unet_config: Mapping[
         component, _, rest = name.removeprefix("lora_").partition("_")
         component = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}.get(component, component)
         if component == "unet" and _BLOCK.match(rest):
-            dotted = _NUMBERED.sub(r"\1.\2", _BLOCK.sub(_dot, rest))
-            rest = from_ldm([dotted], unet_config).get(dotted, rest).replace(".", "_")
+            dotted = _NUMBERED.sub(r"\1.\2", _BLOCK.sub(_dot, rest)) + ".weight"
+            rest = from_ldm([dotted], unet_config).get(dotted, rest).removesuffix(".weight").replace(".", "_")
         if f"{component}_{rest}" in flat:
             found[name] = flat[f"{component}_{rest}"]
     return found

@@ -161,9 +161,9 @@ class Authors:
         for path, kernel in modules.items():
             weight = self.base.unet.state_dict()[f"{path}.weight"]
             saved |= self._kohya_pair("lora_unet_" + path.replace(".", "_"), weight, kernel)
-        path = "encoder.layers.1.self_attn.q_proj"
-        weight = self.base.text_encoder.state_dict()[f"{path}.weight"]
-        saved |= self._kohya_pair("lora_te_text_model_" + path.replace(".", "_"), weight, ())
+        for path in ("encoder.layers.1.self_attn.q_proj", "encoder.layers.1.self_attn.out_proj"):
+            weight = self.base.text_encoder.state_dict()[f"{path}.weight"]
+            saved |= self._kohya_pair("lora_te_text_model_" + path.replace(".", "_"), weight, ())
         path = self.folder / "spm.safetensors"
         save_file(saved, path, metadata={"prompts": "cat", "rank": "2", "alpha": "1.0"})
         return path, self._fused(path)

@@ -137,7 +137,7 @@ def test_an_alpha_in_peft_files_is_read_from_every_place(authors, tmp_path, tiny
 
 def test_names_of_a_whole_stable_diffusion_unet_and_of_any_part_of_it(to_ldm):
     with torch.device("meta"):
-        unet = UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), norm_num_groups=8, attention_head_dim=8)
+        unet = UNet2DConditionModel(block_out_channels=(32, 64, 128, 128), norm_num_groups=8, attention_head_dim=8)
     pairs = {to_ldm(name, layers=2, blocks=4): name for name in unet.state_dict()}
     assert len(pairs) == 686  # of Stable Diffusion 1.x
     assert "output_blocks.11.1.transformer_blocks.0.attn2.to_k.weight" in pairs
@@ -150,7 +150,7 @@ def test_names_of_a_whole_stable_diffusion_unet_and_of_any_part_of_it(to_ldm):
 
 def test_kohya_names_may_count_blocks_as_compvis_does(to_ldm):
     with torch.device("meta"):
-        unet = UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), norm_num_groups=8, attention_head_dim=8)
+        unet = UNet2DConditionModel(block_out_channels=(32, 64, 128, 128), norm_num_groups=8, attention_head_dim=8)
     modules = [name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
     modules = [name for name in modules if name.startswith(("down_blocks", "mid_block", "up_blocks"))]
     pairs = {
@@ -247,7 +247,13 @@ def _foreign_lora(authors) -> Path:
 
 def _wide_lora(authors) -> Path:
     path, _ = authors.kohya()
-    save_file({name: torch.ones(3, 3) if "down" in name else each for name, each in load_file(path).items()}, path)
+    save_file({name: torch.ones(3, 3) if "lora_down" in name else each for name, each in load_file(path).items()}, path)
+    return path
+
+
+def _many_alphas(authors) -> Path:
+    path, _ = authors.kohya()
+    save_file({name: torch.ones(3) if "alpha" in name else each for name, each in load_file(path).items()}, path)
     return path
 
 
@@ -304,6 +310,7 @@ REFUSED = {
     _dora: "has no A of 'unet.conv_in.lora_magnitude_vector'",
     _foreign_lora: "LoRA of 'unet.input_blocks.99.1.proj.weight', which the base model does not have",
     _wide_lora: "which do not fit the base model's",
+    _many_alphas: "whose alpha is no number",
     _zero_lora: "changes nothing",
     _other_activation: "text encoder with hidden_act 'gelu'",
     _broken_settings: "train_config.json is not JSON",
@@ -348,14 +355,14 @@ def test_a_method_that_contradicts_the_format_is_refused(authors, tmp_path, tiny
 def test_a_base_of_another_family_is_refused(authors, tmp_path, tiny_pipe_xl, tiny_pipe_v):
     tiny_pipe_xl.save_pretrained(tmp_path / "xl")
     path, _ = authors.unguide()
-    with pytest.raises(ValueError, match="'unguide' exists for sd1, sd2, but .* of the family sdxl"):
+    with pytest.raises(ValueError, match=r"'unguide' exists for sd1, sd2, but .* of the family sdxl"):
         read(path, tmp_path / "out", tmp_path / "xl")
     path, _ = authors.uce()
     with pytest.raises(ValueError, match="the base model's has"):
         read(path, tmp_path / "out", tmp_path / "xl")
     tiny_pipe_v.save_pretrained(tmp_path / "v")  # linear projections where SD 1.x has convolutions
     path, _ = authors.ldm()
-    with pytest.raises(ValueError, match="proj_in.weight' with the shape"):
+    with pytest.raises(ValueError, match=r"proj_in.weight' with the shape"):
         read(path, tmp_path / "out", tmp_path / "v")
     assert not (tmp_path / "out").exists()
 
