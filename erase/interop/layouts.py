@@ -297,7 +297,8 @@ LAYOUTS = {
         method="esd",
         families=("sd1", "sd2", "sdxl"),
     ),
-    "unguide": Layout(_all(_UNGUIDE.fullmatch), _read_unguide, method="unguide"),
+    # without its guidance the adapter is another method, and is not to be counted as UnGuide in a comparison
+    "unguide": Layout(_all(_UNGUIDE.fullmatch), _read_unguide, method="unguide-adapter"),
     "kohya": Layout(_all(lambda name: name.startswith("lora_")), _read_kohya, families=("sd1", "sd2", "sdxl")),
     "peft": Layout(_all(lambda name: ".lora_" in name), _read_peft, families=("sd1", "sd2", "sdxl")),
     "advunlearn": Layout(

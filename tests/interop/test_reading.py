@@ -31,8 +31,8 @@ EXACT = {
     "text_encoder_folder": ("text-encoder", "unknown"),
 }
 LORAS = {
-    "unguide": ("unguide", "unguide"),
-    "unguide_linear": ("unguide", "unguide"),
+    "unguide": ("unguide", "unguide-adapter"),
+    "unguide_linear": ("unguide", "unguide-adapter"),
     "kohya": ("kohya", "unknown"),
     "peft": ("peft", "unknown"),
 }
@@ -77,6 +77,8 @@ def test_the_record_says_what_is_known_and_what_is_not(authors, tmp_path, tiny_f
     text = (out / "README.md").read_text()
     assert "is said to be erased by whoever imported `lora.pth`" in text
     assert "Not known: it was made elsewhere" in text
+    assert f'DiffusionPipeline.from_pretrained("{out.name}", dtype=torch.float32)' in text
+    assert "trust_remote_code" not in text
 
 
 def test_the_alpha_that_unguide_does_not_save_is_8_and_said_to_be_assumed(authors, tmp_path, tiny_folder):
