@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from erase.base_model import CANVAS, HUB_ID
 
 
+UNKNOWN = "unknown"  # the method of an erasure that was made elsewhere and does not tell
 LIMITS = """\
 - Erasure is a change of behaviour, not a proof of absence: other wordings, other languages, adversarial prompts,
   image prompts and fine-tuning can bring a concept back. Measure it before you rely on it: `erase eval FOLDER`.
@@ -82,10 +83,11 @@ def _claim(facts: dict[str, Any]) -> str:
     concept = facts["concept"]
     names = f"The {concept['kind']} **{', '.join(concept['target'])}**"
     if imported := facts["config"].get("imported"):
+        method = "a method that is not known" if facts["method"] == UNKNOWN else f"the method `{facts['method']}`"
         notes = "".join(f" ({note})" for note in imported["notes"])
         return (
-            f"{names} is said to be erased by whoever imported `{imported['file']}`, made elsewhere by the method "
-            f"`{facts['method']}`{notes}; nothing in that file proves it"
+            f"{names} is said to be erased by whoever imported `{imported['file']}`, made elsewhere by "
+            f"{method}{notes}; nothing in that file proves it"
         )
     anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
     return f"{names} is mapped to {anchor} by the method `{facts['method']}`"
@@ -110,7 +112,7 @@ def _header(facts: dict[str, Any], licence: str | None) -> str:
         base_model=base["id"] if is_hub else None,
         license=licence or "other",
         license_name=None if licence else "same-as-base-model",
-        tags=["concept-erasure", facts["method"]],
+        tags=["concept-erasure", *([] if facts["method"] == UNKNOWN else [facts["method"]])],
     )
     return data.to_yaml().strip()
 

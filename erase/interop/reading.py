@@ -12,14 +12,12 @@ import torch
 
 from erase import artifact
 from erase import base_model as base_models
+from erase.card import UNKNOWN
 from erase.concept import Concept
 from erase.diffusion import family
 from erase.interop.layouts import LAYOUTS, Changes, LowRank, sniff
 from erase.interop.source import Source, open_source
 from erase.output import check_out
-
-
-UNKNOWN = "unknown"  # the method, where neither the layout nor the user tells it
 
 
 def read(
@@ -72,7 +70,7 @@ def read(
         pipe,
         out,
         method=made_by,
-        config={"imported": _record(opened, found, changes)},
+        config={"imported": _record(opened, found, changes, concept)},
         concept=concept,
         base=base_models.identity(base_model),
         run=None,
@@ -166,13 +164,16 @@ def _fused(name: str, low_rank: LowRank, base: Mapping[str, torch.Tensor], path:
     return weight + low_rank.scale * (up @ down).view(weight.shape)
 
 
-def _record(source: Source, layout: str, changes: Changes) -> dict[str, Any]:
+def _record(source: Source, layout: str, changes: Changes, concept: Concept) -> dict[str, Any]:
     """Return what is known of the origin, and what nobody wrote down."""
+    missing = ["seed", "cost", "versions"]
+    missing += [] if changes.settings else ["settings"]
+    missing += [] if concept.anchor else ["anchor"]  # an empty one is not known to be the unconditional prompt
     return {
         "file": source.path.name,
         "sha256": base_models.hash_file(source.path),
         "layout": layout,
         "settings": changes.settings,
         "notes": changes.notes,
-        "not_recorded": ["seed", "cost", "versions", *([] if changes.settings else ["settings"])],
+        "not_recorded": missing,
     }
