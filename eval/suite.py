@@ -240,9 +240,8 @@ def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
 
 
 def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fingerprint]) -> dict[str, Any]:
-    spent = tested.card.get("cost", {})
     return {
-        "erasure": spent or None,
+        "erasure": tested.card.get("cost"),
         "storage_bytes": subject.storage(tested.source),
         "footprint": footprint(marks["erased"], marks["base"])._asdict(),
         "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
