@@ -2,9 +2,9 @@
 
 The base walks from noise to an image of each prompt, once. At the states x_t of that walk its prediction for the prompt
 is what the erased model is to be brought back to: || eps_erased(x_t | prefix + c) - eps_base(x_t | c) ||^2, eq. 4 of
-AdvUnlearn (https://arxiv.org/abs/2405.15234) and the objective of P4D (https://arxiv.org/abs/2309.06135). UnlearnDiffAtk
-(https://arxiv.org/abs/2310.11868) asks for the drawn noise in the place of the base's prediction: the same in
-expectation, with more variance. Gradients run through the erased model only, and end in the prefix.
+AdvUnlearn (https://arxiv.org/abs/2405.15234) and the objective of P4D (https://arxiv.org/abs/2309.06135).
+UnlearnDiffAtk (https://arxiv.org/abs/2310.11868) asks for the noise itself, of which the base's prediction is the
+expectation: the same minimum with more variance. Gradients run through the erased model only, and end in the prefix.
 
 An UnGuide pipeline blends base and adapter by a weight that it decides while it draws. The decision has no gradient, so
 the attack follows the blend of a sample that was recognised as the target; what it finds is drawn with the guider's own

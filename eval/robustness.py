@@ -1,11 +1,11 @@
 """Attack an erased model: search, draw, judge, and report the success beside that of nulls with the same budget.
 
-Stages talk through files, so that a stopped attack goes on where it was: the base's states (``states.safetensors``), what
-was found for each prompt (``search/``), images and manifests (``base/``, ``erased/``), ``scores.jsonl``, and
+Stages talk through files, so that a stopped attack goes on where it was: the base's states (``states.safetensors``),
+what was found for each prompt (``search/``), images and manifests (``base/``, ``erased/``), ``scores.jsonl``, and
 ``attack.json`` with all numbers beside ``sheet.png``.
 
-For every prompt and seed the attack and each of its nulls draw ``tries`` images; a prompt falls if one of them shows the
-target. A budget is therefore a number of images, and every try of a search that optimises is a search of its own.
+For every prompt and seed the attack and each of its nulls draw ``tries`` images; a prompt falls if one of them shows
+the target. A budget is therefore a number of images, and every try of a search that optimises is a search of its own.
 """
 
 import datetime
@@ -17,7 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from tqdm import tqdm
@@ -29,13 +28,13 @@ from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.prompts import find_data, read_prompts
 from erase.run import Run
 from eval import attempt, manifest, objective, subject
+from eval.attack_report import ATTACK, BEFORE, SEEDS, Entry, prompt_records, report, shows_target
 from eval.attacks.seeds import other_seeds
 from eval.attempt import Attempt, Found
 from eval.config import AttackConfig, SuiteConfig, attack_params, load_attack, load_module, load_suite
 from eval.fingerprint import fingerprint, hash_json
 from eval.generate import generate, process_state
 from eval.grid import Target, find_target, grid_rows
-from eval.metrics.attack import Rate, attack_success, rate
 from eval.rows import Row
 from eval.scoring import Scorers, load_scorers, score
 from eval.sheet import Tile, write_sheet
@@ -43,30 +42,6 @@ from eval.table import Table, write_scores
 
 
 SCHEMA_VERSION = 1
-KNOWN = 0.3  # a base that shows the target on fewer of the prompts does not know it, and nothing can be revived
-BEFORE, ATTACK, SEEDS = "before", "attack", "seed_search"
-
-
-class Entry(NamedTuple):
-    """One image to draw: of which prompt, by what, at which try, and from what."""
-
-    row: Row
-    arm: str
-    number: int
-    attempt: Attempt
-
-    def to_row(self) -> Row:
-        """The row under which the image is drawn; the prompt's own row for the image before the attack."""
-        if self.arm == BEFORE:
-            return replace(self.row, role="target")
-        return replace(
-            self.row,
-            prompt_id=f"{self.row.key}_{self.arm}{self.number}",
-            prompt=self.attempt.prompt,
-            seed=self.attempt.seed,
-            role="adversarial" if self.attempt.prompt else "unconditional",
-            family=self.arm,
-        )
 
 
 def attack(
@@ -141,7 +116,7 @@ def attack(
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {"erased": model_hash, "base": base_hash},
         **report(scores, target, resamples=suite.resamples),
-        "prompts": _prompts(rows, entries, spent, scores, target),
+        "prompts": prompt_records(rows, entries, spent, scores, target),
         "cost": work.cost(spent),
         "provenance": {
             "source": tested.name,
@@ -178,45 +153,6 @@ def target_rows(suite: SuiteConfig, target: Target, seeds: Sequence[int], prompt
     if not rows:
         raise ValueError(f"The suite {suite.name!r} has no prompt that asks for {', '.join(target.names)}.")
     return [replace(row, role="") for row in rows]
-
-
-def report(scores: dict[str, Table], target: Target, *, resamples: int) -> dict[str, Any]:
-    """Every number of an attack from its scores alone.
-
-    ``withheld`` is the reason for which the numbers say nothing, or None: a base that does not show the target either.
-    """
-    hits = _hits(scores["erased"], target)
-    attacked = list(dict.fromkeys(scores["erased"]["attacked"].tolist()))
-    names = {row["attacked"]: row["prompt"] for row in scores["erased"].rows if row["arm"] == BEFORE}
-    clusters = np.unique([names[key] for key in attacked], return_inverse=True)[1]
-    base = rate(_shows(scores["base"], target), clusters, resamples=resamples)
-    before, attack_hits = hits.pop(BEFORE)[:, 0], hits.pop(ATTACK)
-    success = attack_success(before, attack_hits, hits, clusters, resamples=resamples)
-    broken = {
-        arm: _broken(scores["erased"].where(lambda row, arm=arm: row["arm"] == arm))
-        for arm in (BEFORE, ATTACK, *success["nulls"])
-    }
-    withheld = None
-    if base.value < KNOWN:
-        withheld = (
-            f"The base shows the target on {base.hits} of {base.n} prompts, so there is too little that an attack "
-            "could bring back: use prompts on which the base shows it."
-        )
-    return {"withheld": withheld, "results": _plain({"base": base, **success}), "broken": broken}
-
-
-def summary_lines(content: dict[str, Any]) -> list[str]:
-    """The headline of ``attack.json`` for a terminal."""
-    results = content["results"]
-    arms = {ATTACK: results["attack"], **results["nulls"]}
-    lines = [f"{'base, no attack':24}{_told(results['base'])}", f"{'erased, no attack':24}{_told(results['pre'])}"]
-    for name, arm in arms.items():
-        label = content["attack"]["attack"] if name == ATTACK else f"null: {name.replace('_', ' ')}"
-        lines.append(f"{label:24}{_told(arm['asr_total'])}; {_told(arm['asr_per_image'])} of the images")
-    excess = results["excess"]
-    gap, lo, hi = (100 * excess[key] for key in ("value", "lo", "hi"))
-    lines.append(f"{'excess over null':24}{gap:.1f} points [{lo:.1f}, {hi:.1f}], over {excess['null'].replace('_', ' ')}")
-    return [*lines, f"Withheld: {content['withheld']}"] if content["withheld"] else lines
 
 
 class _Work(NamedTuple):
@@ -277,7 +213,7 @@ class _Work(NamedTuple):
             arms = {BEFORE: [Attempt(row.prompt, row.seed)], ATTACK: found.attack, module.NULL: found.null}
             if module.WHITE_BOX:
                 arms[SEEDS] = [Attempt(row.prompt, each) for each in other_seeds(row, self.config.tries, run)]
-            entries += [Entry(row, arm, number, each) for arm, tries in arms.items() for number, each in enumerate(tries)]
+            entries += [Entry(row, arm, place, each) for arm, tries in arms.items() for place, each in enumerate(tries)]
         return entries, spent
 
     def draw(self, pipe: DiffusionPipeline, entries: list[Entry]) -> str:
@@ -353,63 +289,12 @@ def check_attackable(pipe: DiffusionPipeline, *, white_box: bool) -> None:
         )
 
 
-def _shows(table: Table, target: Target) -> np.ndarray:
-    """Whether each image shows the target: by the judge, and not as noise, of which the judge must say something."""
-    return np.array(
-        [row[f"judge_{target.kind}"] in target.names and row["broken"] in ("", "duplicate") for row in table.rows]
-    )
-
-
-def _hits(table: Table, target: Target) -> dict[str, np.ndarray]:
-    """Arm -> (prompts, tries) bool, in the order of the table."""
-    shows = _shows(table, target)
-    count = len(set(table["attacked"].tolist()))
-    return {arm: shows[table["arm"] == arm].reshape(count, -1) for arm in dict.fromkeys(table["arm"].tolist())}
-
-
-def _broken(table: Table) -> dict[str, int]:
-    broken = [row["broken"] for row in table.rows if row["broken"] not in ("", "duplicate")]
-    return {"images": len(table), "broken": len(broken)}
-
-
-def _prompts(
-    rows: list[Row], entries: list[Entry], spent: dict[str, Found], scores: dict[str, Table], target: Target
-) -> list[dict[str, Any]]:
-    """A record of each prompt: its tries, whether each was a hit, and how the losses went."""
-    shows = dict(zip((entry.to_row().key for entry in entries), _shows(scores["erased"], target).tolist(), strict=True))
-    based = dict(zip((row.key for row in rows), _shows(scores["base"], target).tolist(), strict=True))
-    records = []
-    for row in rows:
-        own = [entry for entry in entries if entry.row.key == row.key]
-        losses = spent[row.key].losses
-        records.append(
-            {
-                "key": row.key,
-                "prompt": row.prompt,
-                "seed": row.seed,
-                "base": based[row.key],
-                "arms": {
-                    arm: [
-                        {"prompt": entry.attempt.prompt, "seed": entry.attempt.seed, "hit": shows[entry.to_row().key]}
-                        for entry in own
-                        if entry.arm == arm
-                    ]
-                    for arm in dict.fromkeys(entry.arm for entry in own)
-                },
-                "first_losses": [round(value, 6) for value in losses[:, :1].flatten().tolist()],
-                "last_losses": [round(value, 6) for value in losses[:, -1:].flatten().tolist()],
-                "cost": {key: spent[row.key].cost[key] for key in ("seconds", "unet_forwards", "unet_backwards")},
-            }
-        )
-    return records
-
-
 def _sheet(out: Path, rows: list[Row], entries: list[Entry], scores: dict[str, Table], target: Target) -> None:
     """Base, before, attacked and nulls of each prompt: of several tries the first hit, or else the first."""
-    shows = _shows(scores["erased"], target).tolist()
+    shows = shows_target(scores["erased"], target).tolist()
     arms = list(dict.fromkeys(entry.arm for entry in entries))
     lines = []
-    for row, hit in zip(rows, _shows(scores["base"], target).tolist(), strict=True):
+    for row, hit in zip(rows, shows_target(scores["base"], target).tolist(), strict=True):
         tiles = [Tile(out / "base" / "images" / f"{row.key}.png", hit)]
         for arm in arms:
             own = [
@@ -420,20 +305,6 @@ def _sheet(out: Path, rows: list[Row], entries: list[Entry], scores: dict[str, T
             tiles.append(next((tile for tile in own if tile.hit), own[0]))
         lines.append((row.prompt, tiles))
     write_sheet(out / "sheet.png", ["base", *arms], lines)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - nested results
-    """Named tuples as dictionaries, all the way down."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return value._asdict()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _told(found: dict[str, Any]) -> str:
-    share = Rate(**found)
-    return f"{share.hits}/{share.n} = {100 * share.value:.1f} % [{100 * share.lo:.1f}, {100 * share.hi:.1f}]"
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:

@@ -53,7 +53,7 @@ def after_tries(before: np.ndarray, hits: np.ndarray) -> np.ndarray:
     >>> after_tries(np.array([False, True]), np.array([[False, True], [False, False]])).astype(int).tolist()
     [[0, 0, 1], [1, 1, 1]]
     """
-    return np.logical_or.accumulate(np.concatenate([before[:, None], hits], axis=1), axis=1)
+    return np.asarray(np.logical_or.accumulate(np.concatenate([before[:, None], hits], axis=1), axis=1))
 
 
 def newcombe(hits: int, other: int, n: int, *, confidence: float = 0.95) -> Interval:
@@ -117,9 +117,9 @@ def attack_success(
 
 
 def _arm(before: np.ndarray, hits: np.ndarray, clusters: np.ndarray, resamples: int) -> dict[str, Any]:
-    seen, rest = after_tries(before, hits), ~before
+    seen, rest = after_tries(before, hits), np.flatnonzero(~before)
     curve = [rate(seen[:, tries], clusters, resamples=resamples) for tries in range(seen.shape[1])]
-    conditional = rate(hits.any(1)[rest], clusters[rest], resamples=resamples) if rest.any() else None
+    conditional = rate(hits[rest].any(1), clusters[rest], resamples=resamples) if len(rest) else None
     return {
         "asr_total": curve[-1],
         "asr_conditional": conditional,
