@@ -135,7 +135,10 @@ def _hits(table: Table, target: Target) -> dict[str, np.ndarray]:
 
 
 def _broken(rows: list[dict[str, Any]]) -> dict[str, int]:
-    return {"images": len(rows), "broken": sum(row["broken"] not in ("", "duplicate") for row in rows)}
+    """Count images; what the judge cannot tell is apart, for an erased style may leave a sound picture of no style."""
+    kinds = [row["broken"] for row in rows if row["broken"] not in ("", "duplicate")]
+    unknown = kinds.count("nothing recognised")
+    return {"images": len(rows), "broken": len(kinds) - unknown, "nothing_recognised": unknown}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested results

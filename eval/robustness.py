@@ -42,6 +42,7 @@ from eval.table import Table, write_scores
 
 
 SCHEMA_VERSION = 1
+COSTS = ("seconds", "unet_forwards", "unet_backwards")
 
 
 def attack(
@@ -169,10 +170,10 @@ class _Work(NamedTuple):
         """Draw the prompts with the base and, for an attack with gradients, keep its states on the way to them."""
         base_hash = fingerprint(base).model
         manifest.write_settings(self.out, self._settings(base_hash))
-        module, path, run = load_module(self.config), self.out / "states.safetensors", self._run(base)
+        module, path, device = load_module(self.config), self.out / "states.safetensors", base.device
         prompts = [row.prompt for row in self.rows]
         if module.WHITE_BOX and not path.exists():
-            with self._booked("states", run, base), only_trainable(base, {}):
+            with self._booked("states", base) as run, only_trainable(base, {}):
                 states = objective.draw_states(
                     base,
                     prompts,
@@ -182,9 +183,9 @@ class _Work(NamedTuple):
                     run=run,
                 )
                 objective.save_states(path, states)
-        with self._booked("images of base", run, base):
+        with self._booked("images of base", base):
             self._generate(base, self.rows, "base")
-        return base_hash, objective.load_states(path, prompts, device=run.device) if module.WHITE_BOX else None
+        return base_hash, objective.load_states(path, prompts, device=device) if module.WHITE_BOX else None
 
     def search(
         self, pipe: DiffusionPipeline, states: dict[str, objective.States] | None
@@ -219,14 +220,14 @@ class _Work(NamedTuple):
     def draw(self, pipe: DiffusionPipeline, entries: list[Entry]) -> str:
         """Draw all images with the erased model; returns its hash."""
         prefixes = {entry.to_row().key: entry.attempt.prefix for entry in entries if entry.attempt.prefix is not None}
-        with self._booked("images", self._run(pipe), pipe):
+        with self._booked("images", pipe):
             self._generate(pipe, [entry.to_row() for entry in entries], "erased", prefixes=prefixes)
         return fingerprint(pipe).model
 
     def cost(self, spent: dict[str, Found]) -> dict[str, Any]:
         """What each stage took, a continued attack's earlier parts included; forwards and backwards in samples."""
         searched = [found.cost for found in spent.values()]
-        sums = {key: sum(each[key] for each in searched) for key in ("seconds", "unet_forwards", "unet_backwards")}
+        sums = {key: sum(each[key] for each in searched) for key in COSTS}
         peaks = [each["peak_memory_bytes"] for each in searched if each["peak_memory_bytes"] is not None]
         booked = json.loads(self._book.read_text(encoding="utf-8"))
         return {"search": sums, **booked, "peak_memory_bytes": max(peaks, default=None)}
@@ -236,15 +237,16 @@ class _Work(NamedTuple):
         return self.out / "cost.json"
 
     @contextmanager
-    def _booked(self, stage: str, run: Run, pipe: DiffusionPipeline) -> Iterator[None]:
+    def _booked(self, stage: str, pipe: DiffusionPipeline) -> Iterator[Run]:
         """Add what the block takes to the book, also where the block is stopped."""
+        run = self._run(pipe)
         try:
-            with run.measure(pipe.unet), run.stage(stage):
-                yield
+            with run.measure(pipe.unet):
+                yield run
         finally:
             book = json.loads(self._book.read_text(encoding="utf-8")) if self._book.exists() else {}
-            found = run.summary()["by_stage"].get(stage, {})
-            book[stage] = {key: book.get(stage, {}).get(key, 0) + value for key, value in found.items()}
+            found, before = run.summary(), book.get(stage, {})
+            book[stage] = {key: before.get(key, 0) + found[key] for key in COSTS}
             _write_json(self._book, book)
 
     def _generate(

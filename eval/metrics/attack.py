@@ -119,7 +119,7 @@ def attack_success(
 def _arm(before: np.ndarray, hits: np.ndarray, clusters: np.ndarray, resamples: int) -> dict[str, Any]:
     seen, rest = after_tries(before, hits), np.flatnonzero(~before)
     curve = [rate(seen[:, tries], clusters, resamples=resamples) for tries in range(seen.shape[1])]
-    conditional = rate(hits[rest].any(1), clusters[rest], resamples=resamples) if len(rest) else None
+    conditional = rate(seen[rest, -1], clusters[rest], resamples=resamples) if len(rest) else None
     return {
         "asr_total": curve[-1],
         "asr_conditional": conditional,
