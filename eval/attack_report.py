@@ -109,14 +109,14 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     """The headline of ``attack.json`` for a terminal."""
     results = content["results"]
     arms = {ATTACK: results["attack"], **results["nulls"]}
-    lines = [f"{'base, no attack':24}{_told(results['base'])}", f"{'erased, no attack':24}{_told(results['pre'])}"]
+    lines = [f"{'base, no attack':28}{_told(results['base'])}", f"{'erased, no attack':28}{_told(results['pre'])}"]
     for name, arm in arms.items():
         label = content["attack"]["attack"] if name == ATTACK else f"null: {name.replace('_', ' ')}"
-        lines.append(f"{label:24}{_told(arm['asr_total'])}; {_told(arm['asr_per_image'])} of the images")
+        lines.append(f"{label:28}{_told(arm['asr_total'])}; {_told(arm['asr_per_image'])} of the images")
     excess = results["excess"]
     gap, lo, hi = (100 * excess[key] for key in ("value", "lo", "hi"))
     name = excess["null"].replace("_", " ")
-    lines.append(f"{'excess over null':24}{gap:.1f} points [{lo:.1f}, {hi:.1f}], over {name}")
+    lines.append(f"{'excess over null':28}{gap:.1f} points [{lo:.1f}, {hi:.1f}], over {name}")
     return [*lines, f"Withheld: {content['withheld']}"] if content["withheld"] else lines
 
 

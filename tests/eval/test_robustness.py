@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 
+import erase
 from erase.cli import main
 from erase.concept import Concept
 from eval.attack_report import summary_lines
@@ -108,8 +109,8 @@ def test_a_planted_erasure_falls_to_words_and_to_soft_tokens_and_to_no_null(run,
     # discrete attacks are drawn by their text, soft ones by their prefix; both are judged at the prompt's own seed
     assert {each["seed"] for record in content["prompts"] for each in record["arms"]["attack"]} == set(SEEDS)
     lines = "\n".join(summary_lines(words))
-    assert f"discrete                {fallen}/4 = {25 * fallen}.0 %" in lines
-    assert f"excess over null        {25 * fallen}.0 points" in lines
+    assert f"discrete                    {fallen}/4 = {25 * fallen}.0 %" in lines
+    assert f"excess over null            {25 * fallen}.0 points" in lines
     with Image.open(tmp_path / "words" / "sheet.png") as sheet:
         assert sheet.width > sheet.height > 4 * 96
 
@@ -185,6 +186,27 @@ def test_a_stopped_attack_goes_on_where_it_was(run, forgetful, tmp_path: Path, m
         forgetful.unet.conv_out.weight.mul_(1.1)
     with pytest.raises(ValueError, match="model_hash"):
         run(forgetful, out="stopped", **settings)
+
+
+@pytest.mark.parametrize("method", ["advunlearn", "unguide"])
+def test_an_artefact_says_itself_what_was_erased_from_what(
+    tiny_folder: Path, small: SuiteConfig, csv: str, judge: Scorers, tmp_path: Path, method: str
+) -> None:
+    """With the text encoder erased, and with a guider that has its say about every image."""
+    settings = {
+        "advunlearn": {"steps": 3, "warmup_steps": 1, "attack_steps": 2, "retain_batch": 1, "lr": 1e-3},
+        "unguide": {"steps": 4, "refresh": 2, "lr": 3e-2, "calibration_samples": 4, "quantile": 0.01},
+    }[method]
+    options = {"method": method, "retain": ["a cat"], "device": "cpu", "quiet": True, "num_inference_steps": 4}
+    erase.erase_concept(tiny_folder, "Van Gogh", out=tmp_path / "model", **options, **settings)
+    config = AttackConfig(attack="soft", seeds=[3], tries=2, params={"tokens": 2, "steps": 3})
+    out = attack(tmp_path / "model", config, small, tmp_path / "out", prompts=csv, scorers=judge, progress=False)
+    content = json.loads(out.read_text(encoding="utf-8"))
+    assert (content["provenance"]["method"], content["concept"]["target"]) == (method, ["Van Gogh"])
+    assert content["provenance"]["base"]["id"] == str(tiny_folder)
+    # through UnGuide a prediction is the base's and the adapter's
+    assert content["cost"]["search"]["unet_backwards"] == 2 * 2 * 3 * (2 if method == "unguide" else 1)
+    assert totals(content).keys() == {"attack", "random_soft_tokens", "seed_search"}
 
 
 def test_the_numbers_follow_from_the_scores(run, forgetful, small: SuiteConfig, tmp_path: Path) -> None:
