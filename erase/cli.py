@@ -1,5 +1,6 @@
 """The command line; heavy imports are inside the commands, so that ``erase --help`` answers at once."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,6 +140,70 @@ def evaluate(
     print(f"Report: {report}")
 
 
+@app.command("attack")
+def attack(
+    folder: Annotated[Path, typer.Argument(help="What 'erase run' made, of either form, or any diffusers folder.")],
+    attack: Annotated[
+        str, typer.Option(help="soft, discrete or seeds: an attack in configs/attacks, or a YAML file.")
+    ] = "soft",
+    tokens: Annotated[int | None, typer.Option(help="Tokens in front of the prompt.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps of each try.", show_default=False)] = None,
+    tries: Annotated[
+        int | None, typer.Option(help="Images for each prompt, of the attack and of each null.", show_default=False)
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="CSV of prompts that ask for the target; without it those of the suite's grid.")
+    ] = "",
+    suite: Annotated[
+        str, typer.Option(help="Prompts, sampler and judge: a suite in configs/suites, or a YAML file.")
+    ] = "canvas",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything that is found.", show_default="FOLDER.ATTACK")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="What was erased, if no erasure.json says so; repeatable.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Of --target: style or object.")] = "style",
+    base_model: Annotated[
+        str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="All randomness of the search derives from it.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images."""
+    import json
+
+    from erase.base_model import pick_device, pick_dtype
+    from erase.concept import Concept
+    from eval.attack_report import summary_lines
+    from eval.config import load_attack
+    from eval.robustness import attack as attack_model
+
+    _quiet_libraries()
+    config = load_attack(attack, tries=tries, params={"tokens": tokens, "steps": steps})
+    flags: list[tuple[str, Any]] = [("attack", attack), ("tokens", tokens), ("steps", steps), ("tries", tries)]
+    flags += [("prompts", prompts), ("suite", suite), ("base-model", base_model), ("seed", seed), ("dtype", dtype)]
+    flags += [("target", name) for name in target or ()] + ([("kind", kind)] if target else [])
+    report = attack_model(
+        folder,
+        config,
+        suite,
+        out or folder.with_name(f"{folder.name}.{config.attack}"),
+        prompts=prompts,
+        base=base_model,
+        concept=Concept(target=tuple(target), kind=kind) if target else None,
+        seed=seed,
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        progress=not quiet,
+        command=shlex.join(["erase", "attack", str(folder), *_as_flags(flags)]),
+    )
+    print("\n".join(summary_lines(json.loads(report.read_text(encoding="utf-8")))))
+    print(f"Report: {report}")
+
+
 @app.command("demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make for the erased model and the report.")] = Path("erase-demo"),
@@ -228,6 +293,10 @@ def _quiet_libraries() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def _as_flags(given: list[tuple[str, Any]]) -> list[str]:
+    return [word for name, value in given if value not in (None, "") for word in (f"--{name}", str(value))]
 
 
 def _sentence(error: Exception) -> str:

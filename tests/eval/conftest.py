@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
+from tokenizers import normalizers
 from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
@@ -56,6 +57,15 @@ class Memory(nn.Module):
     @staticmethod
     def _best(closeness: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return closeness[:, known].amax(1) if known.any() else torch.full((len(closeness),), -10.0)
+
+
+@pytest.fixture
+def forgetful(tiny_pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A planted erasure: the word z in front of a cat or a dog is not read, and a prefix can say it in its place."""
+    backend = tiny_pipe.tokenizer.backend_tokenizer
+    forget = [normalizers.Replace(f"z {name}", name) for name in ("cat", "dog")]
+    backend.normalizer = normalizers.Sequence([backend.normalizer, *forget])
+    return tiny_pipe
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +117,8 @@ def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
         features=features.load(features.Config(judge=judge)),
         validity=validity.load(validity.Config()),
     )
+
+
+@pytest.fixture(scope="session")
+def memory() -> type[Memory]:
+    return Memory
