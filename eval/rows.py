@@ -15,11 +15,13 @@ class Row:
         prompt_id: name of the prompt, used in file names.
         prompt: what the model is asked for.
         seed: seed of the initial latents of this image.
-        role: target, adjacent, synonym, multilingual or combo, seen from the erased concept; empty if undecided.
+        role: target, adjacent, synonym, multilingual, combo or adversarial, seen from the erased concept; empty if
+            undecided.
         family: the wording: template, paraphrase, alias, ...
         style: the style that the prompt asks for, if any.
         object: the object that the prompt asks for, if any.
         language: the language of the prompt, where it is not English.
+        attack: the attack that found the prompt, if one did.
 
     Raises:
         ValueError: a name that cannot be a file name, or an empty prompt.
@@ -33,6 +35,7 @@ class Row:
     style: str = ""
     object: str = ""
     language: str = ""
+    attack: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated or stored."""
