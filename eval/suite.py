@@ -33,7 +33,7 @@ from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
-from eval.table import Table, read_scores, write_scores
+from eval.table import read_scores, write_scores
 
 
 SCHEMA_VERSION = 1
@@ -99,8 +99,6 @@ def evaluate(
     if images.vae is not None:
         scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
     scored = _score_all(images.folders, rows, scorers, config)
-    for each in scored.values():
-        _check_grid(each.table, config)
     _write_scores(out, scored)
     models = {
         name: Model(table=each.table, features=each.features, clip=each.clip, inception=each.inception)
@@ -156,8 +154,12 @@ def build_report(
     """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
 
     ``neighbours`` are the concepts that pinpoint-ness looks at, ``report.json`` keeps them under that name.
+
+    Raises:
+        ValueError: a cell of the grid is incomplete, or the models' images are not paired.
     """
     styles, objects = config.axes
+    _check_complete(models, config)
     summary = Summary(models=models, target=target, resamples=config.resamples)
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
@@ -281,10 +283,17 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     return scored | {name: each for name, each in others.items() if name != "erased"}
 
 
-def _check_grid(table: Table, config: SuiteConfig) -> None:
+def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
+    """Every cell full, and the same images in the same order for every model: a gap would shrink a denominator."""
     styles, objects = config.axes
-    grid = table.where(lambda row: row["family"] == "template")
-    check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
+    keys = models["base"].table["key"].tolist()
+    for name, model in models.items():
+        grid = model.table.where(lambda row: row["family"] == "template")
+        check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
+        own = model.table["key"].tolist()
+        if own != keys:
+            odd = next(iter(sorted({*own} ^ {*keys})), "their order")
+            raise ValueError(f"The images of {name} and of base differ in {odd}; score both again.")
 
 
 def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
