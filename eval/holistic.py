@@ -19,7 +19,7 @@ from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
 from eval.metrics.corrected import Rate, corrected_share
 from eval.metrics.frechet import frechet_distance
-from eval.metrics.intervals import difference_interval, ratio_interval
+from eval.metrics.intervals import cluster_bootstrap, difference_interval, ratio_interval
 from eval.metrics.kid import kernel_distance
 from eval.metrics.leak import leak_at_k
 from eval.metrics.worst import Worst, worst_concept
@@ -101,7 +101,7 @@ class Holistic:
             "kid_inception": lambda name: self._inception(name, _kid),
             "worst_language": self._worst_language,
             "attack_excess": self._excess,
-            "seconds_per_image": lambda name: self.summary.mean(self.summary.grid(name), "wall_s"),
+            "seconds_per_image": self._seconds,
         }
         found = {name: others[metric](name) for name in self.summary.models}
         return {name: value for name, value in found.items() if value is not None}
@@ -116,6 +116,8 @@ class Holistic:
                 result[name] = _not_run(each)
             else:
                 outcomes[name], result[name] = each, self.summary.proportion(each) | {"n": len(each.hit)}
+                if metric == "selective_alignment":  # it counts nouns
+                    result[name]["n_images"] = len(self._pairs(self.summary.models[name].table)[0])
         if "erased" not in outcomes:
             return result
         ours = outcomes["erased"]
@@ -275,6 +277,16 @@ class Holistic:
             return None
         found = self.summary.mean(self.summary.retain(self.summary.grid(name)), column)
         return _not_run(absent) if found is None else found | {"n": found["n_images"]}
+
+    def _seconds(self, name: str) -> dict[str, Any]:
+        """Images of one batch share its time, so batches are what varies."""
+        seconds = self.summary.grid(name)["wall_s"].astype(float)
+        batch = np.unique(seconds, return_inverse=True)[1]
+        found = {"value": float(seconds.mean()), "n_images": len(seconds), "n": len(seconds)}
+        if batch.max() == 0:
+            return found | {"lo": None, "hi": None, "ci_method": "none: one batch"}
+        lo, hi = cluster_bootstrap([seconds], batch, resamples=self.summary.resamples)
+        return found | {"lo": lo, "hi": hi, "ci_method": "cluster bootstrap over batches, 95 %"}
 
     def _cmmd(self, name: str) -> dict[str, Any] | None:
         if name == "base":
