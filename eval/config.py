@@ -36,6 +36,11 @@ class SuiteConfig:
     clip: str = "canvas"  # empty: no CLIP score
     tau: float = 0.5  # confidence below which the judge recognises nothing
     resamples: int = 1000  # of the bootstrap
+    aspects: list[str] = field(default_factory=list)  # of eval.holistic.ASPECTS, beside the metrics of every suite
+    neighbours: int = 3  # concepts nearest to the target that pinpoint-ness looks at
+    attacks: str = ""  # CSV of attack prompts, empty for none
+    lpips: str = ""  # file of AlexNet weights, empty: not run
+    inception: str = ""  # file of Inception weights, empty: not run
 
     @property
     def axes(self) -> tuple[list[str], list[str]]:

@@ -164,6 +164,7 @@ def _describe(row: Row, path: Path) -> dict[str, Any]:
         "style": row.style,
         "object": row.object,
         "language": row.language,
+        "attack": row.attack,
         "seed": row.seed,
         "image_path": f"images/{path.name}",
         "image_sha256": manifest.sha256(path),

@@ -120,9 +120,9 @@ def number(value: float | None, key: str = "") -> str:
     """
     if value is None:
         return "n/a"
-    if key in ("clip_retain", "clip_target", "drift"):
+    if key in ("clip_retain", "clip_target", "drift", "drift_latent", "drift_clip", "drift_lpips"):
         return f"{value:.3f}"
-    if key in ("diversity", "fd_canvas", "kid_canvas"):
+    if key in ("diversity", "fd_canvas", "kid_canvas", "kid_gold", "cmmd", "fid", "kid_inception", "seconds_per_image"):
         return f"{value:.3g}"
     return f"{100 * value:.1f} %"
 
@@ -173,6 +173,8 @@ def duration(seconds: float | None) -> str:
 
 
 def _cell(key: str, estimate: dict[str, Any] | None) -> str:
+    if estimate and estimate.get("not_run"):
+        return f"not run: {estimate['not_run']}"
     return f"{number(estimate['value'], key)} {interval(estimate, key)}".strip() if estimate else "n/a"
 
 

@@ -21,6 +21,7 @@ class Row:
         style: the style that the prompt asks for, if any.
         object: the object that the prompt asks for, if any.
         language: the language of the prompt, where it is not English.
+        attack: the attack that found the prompt, if one did.
 
     Raises:
         ValueError: a name that cannot be a file name, or an empty prompt of a row that is not ``unconditional``.
@@ -34,6 +35,7 @@ class Row:
     style: str = ""
     object: str = ""
     language: str = ""
+    attack: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated or stored."""
