@@ -4,7 +4,10 @@ What a row shows depends on its own prompt and seed only, not on the batch size,
 initial latents are drawn per row on the CPU, each distinct prompt is encoded alone, and no state runs from row to row.
 """
 
+import datetime
+import hashlib
 import inspect
+import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +23,10 @@ from tqdm import tqdm
 from eval import manifest
 from eval.fingerprint import fingerprint, hash_tensor
 from eval.rows import Row
+
+
+KNOWN_PROMPTS = 256  # encoded prompts that are kept: one takes 0.2 MB in SD 1.x and 0.6 MB in SDXL
+PATIENCE = datetime.timedelta(days=7)  # ranks that finish early wait for the last one; by default for minutes
 
 
 def generate(
@@ -46,8 +53,8 @@ def generate(
         rows: what to generate.
         out: folder for ``images/*.png`` and the manifest.
         num_inference_steps: denoising steps.
-        guidance_scale: classifier-free guidance; 1 or less turns it off.
-        batch_size: rows per forward.
+        guidance_scale: classifier-free guidance of the rows that do not bring their own; 1 or less turns it off.
+        batch_size: rows per forward, which have one guidance.
         negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
         height: in pixels; the model's own size if not given.
         width: in pixels; the model's own size if not given.
@@ -75,19 +82,21 @@ def generate(
     manifest.write_settings(out, settings)
     (out / "images").mkdir(exist_ok=True)
     records = manifest.read(out)
-    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out)]
-    encode = _Encoder(pipe, guidance_scale > 1, negative_prompt)
+    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out, guidance_scale)]
+    encode = _Encoder(pipe, negative_prompt)
     with _own_bar_off(pipe), tqdm(total=len(todo), desc=label, unit="image", disable=not progress or rank > 0) as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            manifest.append(manifest.rank_file(out, rank), _draw(pipe, batch, out, settings, encode))
+        for batch, scale in _batches(todo, batch_size, guidance_scale):
+            for record, image in _draw(pipe, batch, settings | {"cfg": scale}, encode):
+                # the record goes first: whatever the moment of a kill, an image on disk is known and not made again
+                manifest.append(manifest.rank_file(out, rank), [record])
+                _write(image, out / record["image_path"])
             bar.update(len(batch))
     return manifest.merge(out)
 
 
 def process_state() -> PartialState:
     """Which process this is, and of how many; without a GPU, accelerate has to be told so to see more than one."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def image_settings(
@@ -120,15 +129,27 @@ def initial_latents(pipe: DiffusionPipeline, generator: torch.Generator, height:
     return torch.randn(shape, generator=generator)  # (1, 4, H/8, W/8)
 
 
+def _batches(rows: Sequence[Row], batch_size: int, guidance_scale: float) -> Iterator[tuple[list[Row], float]]:
+    """Yield rows of one guidance and that guidance; rows keep their order within it."""
+    groups: dict[float, list[Row]] = {}
+    for row in rows:
+        scale = guidance_scale if row.guidance_scale is None else row.guidance_scale
+        groups.setdefault(float(scale), []).append(row)
+    for scale, group in groups.items():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size], scale
+
+
 def _draw(
-    pipe: DiffusionPipeline, batch: list[Row], out: Path, settings: dict[str, Any], encode: "_Encoder"
-) -> list[dict[str, Any]]:
+    pipe: DiffusionPipeline, batch: list[Row], settings: dict[str, Any], encode: "_Encoder"
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield each row's record and its PNG."""
     started = time.perf_counter()
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in batch]
     latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
     with torch.no_grad():
         output = pipe(
-            **encode([row.prompt for row in batch]),
+            **encode([row.prompt for row in batch], is_guided=settings["cfg"] > 1),
             latents=torch.cat(latents).to(pipe.device, pipe.unet.dtype),
             generator=generators,  # what a stochastic sampler draws after the latents is the row's own, too
             num_inference_steps=settings["steps"],
@@ -142,15 +163,13 @@ def _draw(
         "wall_s": round((time.perf_counter() - started) / len(batch), 4),
         "peak_mem": torch.cuda.max_memory_allocated(pipe.device) if pipe.device.type == "cuda" else None,
     }
-    records = []
     for row, image, noise, flag in zip(batch, output.images, latents, flagged, strict=True):
-        path = _save(image, out / "images" / f"{row.key}.png")
+        png = _encode_png(image)
         facts = {"latent_hash": hash_tensor(noise), "flagged": bool(flag), **settings, **spent}
-        records.append(_describe(row, path) | facts)
-    return records
+        yield _describe(row, png) | facts, png
 
 
-def _describe(row: Row, path: Path) -> dict[str, Any]:
+def _describe(row: Row, png: bytes) -> dict[str, Any]:
     return {
         "key": row.key,
         "prompt_id": row.prompt_id,
@@ -160,16 +179,23 @@ def _describe(row: Row, path: Path) -> dict[str, Any]:
         "style": row.style,
         "object": row.object,
         "language": row.language,
+        "columns": row.columns,
         "seed": row.seed,
-        "image_path": f"images/{path.name}",
-        "image_sha256": manifest.sha256(path),
+        "image_path": f"images/{row.key}.png",
+        "image_sha256": hashlib.sha256(png).hexdigest(),
     }
 
 
-def _save(image: Image.Image, path: Path) -> Path:
+def _encode_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(content: bytes, path: Path) -> None:
     partial = path.with_suffix(".partial")
-    image.save(partial, format="PNG")
-    return partial.replace(path)
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 @contextmanager
@@ -186,39 +212,40 @@ def _own_bar_off(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 class _Encoder:
-    """Prompts -> arguments of the pipeline's call, each distinct prompt encoded once and alone.
+    """Prompts -> arguments of the pipeline's call, each distinct prompt encoded alone, and once while it is recent.
 
     A pipeline class that is not part of diffusers gets the text itself: what it does with a prompt (a block list, a
     guider, another encoder) is part of the system under test, and embeddings would pass it by.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, guided: bool, negative_prompt: str) -> None:
+    def __init__(self, pipe: DiffusionPipeline, negative_prompt: str) -> None:
         self.pipe = pipe
-        self.guided = guided
         self.negative_prompt = negative_prompt or None
         self.takes_text = not type(pipe).__module__.startswith("diffusers.pipelines.")
         self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
         self.known: dict[str, tuple[torch.Tensor, ...]] = {}
         self.negative: tuple[torch.Tensor, ...] = ()
 
-    def __call__(self, prompts: list[str]) -> dict[str, Any]:
+    def __call__(self, prompts: list[str], *, is_guided: bool) -> dict[str, Any]:
         if self.takes_text:
             negative = None if self.negative_prompt is None else [self.negative_prompt] * len(prompts)
             return {"prompt": prompts, "negative_prompt": negative}
+        while len(self.known) > KNOWN_PROMPTS:
+            del self.known[next(iter(self.known))]
         for prompt in prompts:
-            if prompt not in self.known:
-                self.known[prompt] = self._encode(prompt)
+            if prompt not in self.known or (is_guided and not self.negative):
+                self.known[prompt] = self._encode(prompt, is_guided)
         names = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + self.pooled]
         arguments = {
             name: torch.cat([self.known[prompt][index] for prompt in prompts]) for index, name in enumerate(names)
         }
-        if self.guided:
+        if is_guided:
             for name, tensor in zip(names, self.negative, strict=True):
                 arguments[f"negative_{name}"] = tensor.expand(len(prompts), *tensor.shape[1:])
         return arguments
 
-    def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        first = self.guided and not self.negative
+    def _encode(self, prompt: str, is_guided: bool) -> tuple[torch.Tensor, ...]:
+        first = is_guided and not self.negative
         with torch.no_grad():
             encoded = self.pipe.encode_prompt(
                 prompt=prompt,
