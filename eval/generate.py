@@ -1,8 +1,8 @@
 """Generate the images of evaluation rows: batched, resumable, sharded by rank, one seed per row.
 
 What a row shows depends on its own prompt and seed only, not on the batch size, the order or the number of ranks: the
-initial latents are drawn per row on the CPU, and no state runs from row to row. What is left is the rounding of a batch,
-which is at most one level of 255 in a pixel.
+initial latents are drawn per row on the CPU, and no state runs from row to row. What is left is the rounding of a
+batch, which is at most one level of 255 in a pixel.
 """
 
 import datetime
