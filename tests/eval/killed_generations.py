@@ -171,6 +171,7 @@ if __name__ == "__main__":
     (Path(sys.argv[2]) / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
     pipe = prompt_set._open(config("unbroken"))
     prompt_set._open = lambda _: pipe  # loading takes longer than drawing, and is not what is killed here
+    run(config("first"), progress=False)  # whatever is imported on the way is imported here and not in every process
     report = {"unbroken": outcome("unbroken", {}, generate("unbroken"))}
     # renames: 1 is prompts.json, 2 settings.json, 3-12 the images, 13 manifest.jsonl
     for number in (1, 2, 3, 8, 13):
