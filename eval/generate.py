@@ -196,7 +196,11 @@ def _encode_png(image: Image.Image) -> bytes:
 def _write(content: bytes, path: Path) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.replace(path)
+    except FileNotFoundError:  # what is left of a killed launcher drew the same row at the same time
+        if not path.exists():
+            raise
 
 
 @contextmanager
