@@ -204,6 +204,62 @@ def attack(
     print(f"Report: {report}")
 
 
+@app.command("generate")
+def generate(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="What 'erase run' made, a diffusers folder, a hub id, or canvas."),
+    ],
+    prompts: Annotated[str, typer.Option(help="CSV, JSON or text file of prompts, or a shipped one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images and the manifest; a stopped run in it goes on.")],
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Such as 0-4 or 0,3,7, for every prompt; by default the file's own, or 0.", metavar="SEEDS"),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="For every prompt; by default the file's own, or 7.5.")
+    ] = None,
+    num_inference_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 32,
+    negative_prompt: Annotated[str, typer.Option(help="For every prompt.")] = "",
+    height: Annotated[int | None, typer.Option(help="In pixels; by default the model's own.")] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels; by default the model's own.")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The CSV is a list with one prompt per line, as in HUB.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Draw every prompt of a file with every seed; shared by the processes of torchrun or accelerate launch."""
+    from erase.config import parse_seeds
+    from eval import prompt_set
+
+    _quiet_libraries()
+    config = prompt_set.Config(
+        model=model,
+        prompts=prompts,
+        out=out,
+        seeds=None if seeds is None else parse_seeds(seeds),
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        batch_size=batch_size,
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+        device=device,
+        dtype=dtype,
+        header=not no_header,
+    )
+    if dry_run:
+        print(prompt_set.describe(prompt_set.make_plan(config)))
+        return
+    outcome = prompt_set.run(config, progress=not quiet)
+    if outcome is not None:
+        print(f"{prompt_set.summarize(outcome)}\nSaved: {out}")
+
+
 @app.command("demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make for the erased model and the report.")] = Path("erase-demo"),

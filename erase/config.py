@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from erase import methods
-from erase.prompts import find_data, read_prompts
+from erase.prompts import MAX_SEED, find_data, read_prompts
 
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMS = ("pipeline", "delta")
 DTYPES = ("float32", "float16", "bfloat16")
+MAX_SEEDS = 100_000  # a longer list is a slip of the pen such as 0-4294967295
 LISTS = ("concept.target", "concept.synonyms", "concept.templates", "retain")  # where one plain string means one entry
 
 
@@ -158,6 +160,39 @@ def method_config(config: RunConfig) -> Any:  # noqa: ANN401 - each method has i
                 f"'params.{nearest(key, known)}'? It has {', '.join(known)}."
             )
     return _fill(method.Config, config.params, "params.")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of ``0-4``, ``0,3,7`` or a mixture, in the order given.
+
+    Args:
+        text: Whole numbers from 0 to 2**63 - 1 and ranges, which include both ends, with commas between them.
+
+    Raises:
+        ValueError: anything else, a range that runs backwards, a seed that occurs twice, or more than 100,000 seeds.
+
+    Example:
+        >>> parse_seeds("0-2,7")
+        [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (number.strip() for number in part.partition("-"))
+        numbers = (first, last) if dash else (first, first)
+        if not all(number.isascii() and number.isdecimal() and int(number) <= MAX_SEED for number in numbers):
+            raise ValueError(
+                f"The seeds {text!r} cannot be read: write whole numbers and ranges, such as 0-4 or 0,3,7."
+            )
+        start, end = int(numbers[0]), int(numbers[1])
+        if start > end:
+            raise ValueError(f"The range {part.strip()!r} of the seeds {text!r} runs backwards: write {end}-{start}.")
+        if len(seeds) + end - start >= MAX_SEEDS:
+            raise ValueError(f"The seeds {text!r} are more than {MAX_SEEDS:,}: write a shorter range.")
+        seeds += range(start, end + 1)
+    twice = [seed for seed, count in Counter(seeds).items() if count > 1]
+    if twice:
+        raise ValueError(f"The seed {twice[0]} occurs twice in {text!r}: name every seed once.")
+    return seeds
 
 
 def available_methods() -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_out(out: Path) -> None:
@@ -33,8 +33,8 @@ def check_room(out: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"The result needs {needed / 1e9:.3g} GB, but {folder} has {free / 1e9:.3g} GB left: free some space, "
-            "choose another folder, or save a delta."
+            f"The result needs {needed / 1e9:.3g} GB, but {folder} has {free / 1e9:.3g} GB left: free some space "
+            "or choose another folder."
         )
 
 
@@ -55,7 +55,7 @@ def temporary_sibling(out: Path) -> Iterator[Path]:
         code = error.errno if isinstance(error, OSError) else _system_error(str(error))
         if code is None:
             raise
-        reason = "the disk is full" if code in _NO_ROOM else os.strerror(code)
+        reason = "the disk is full" if code in NO_ROOM else os.strerror(code)
         raise OSError(
             f"{out} could not be saved ({reason}); nothing that existed was touched: mend that and run it again."
         ) from error

@@ -51,7 +51,8 @@ def make_plan(config: RunConfig) -> Plan:
         if Path(config.base_model).exists() or base_model.HUB_ID.fullmatch(config.base_model) is None:
             raise
         return Plan(config, **steps, disk_bytes=None, seconds_per_forward=None)
-    return Plan(config, **steps, disk_bytes=artifact_bytes(config), seconds_per_forward=time_forward(folder, config))
+    seconds = time_forward(folder, device=config.device, dtype=config.dtype)
+    return Plan(config, **steps, disk_bytes=artifact_bytes(config), seconds_per_forward=seconds)
 
 
 def describe(plan: Plan) -> str:
@@ -62,7 +63,7 @@ def describe(plan: Plan) -> str:
     kind = "at most " if plan.config.save == "delta" else "about "
     about = later if disk is None else "not estimated for this model family"
     if seconds is not None:
-        about = f"about {_duration(seconds)} on {plan.config.device} (one forward: {per_forward:.3g} ms)"
+        about = f"about {duration(seconds)} on {plan.config.device} (one forward: {per_forward:.3g} ms)"
     lines = {
         "updates": f"{plan.updates:,}",
         "UNet forwards": f"{plan.unet_forwards:,} samples",
@@ -74,21 +75,28 @@ def describe(plan: Plan) -> str:
     return "\n".join(f"# {name + ':':16}{text}" for name, text in lines.items())
 
 
-def time_forward(folder: Path, config: RunConfig) -> float | None:
-    """Return the seconds of one UNet forward of one sample, measured with empty weights; None for SDXL-like UNets."""
+def time_forward(folder: Path, *, device: str, dtype: str, samples: int = 1) -> float | None:
+    """Return the seconds of one UNet forward, measured with empty weights; None for SDXL-like UNets.
+
+    Args:
+        folder: A diffusers folder, of which only the UNet's configuration is read.
+        device: Where to measure.
+        dtype: The name of the precision.
+        samples: The batch of the forward.
+    """
     settings = UNet2DConditionModel.load_config(folder, subfolder="unet")
     if settings.get("addition_embed_type") is not None:
         return None
-    dtype = base_model.pick_dtype(config.dtype)
     with init_empty_weights():
         unet = UNet2DConditionModel.from_config(settings)
-    unet.to_empty(device=config.device)
+    unet.to_empty(device=device)
+    precision = base_model.pick_dtype(dtype)
     for parameter in unet.parameters():
-        parameter.data = torch.zeros_like(parameter, dtype=dtype)  # what empty memory holds may be slow denormals
+        parameter.data = torch.zeros_like(parameter, dtype=precision)  # what empty memory holds may be slow denormals
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    sample = torch.zeros(1, unet.config.in_channels, height, width, device=config.device, dtype=dtype)
-    embeds = torch.zeros(1, 77, unet.config.cross_attention_dim, device=config.device, dtype=dtype)
+    sample = torch.zeros(samples, unet.config.in_channels, height, width, device=device, dtype=precision)
+    embeds = torch.zeros(samples, 77, unet.config.cross_attention_dim, device=device, dtype=precision)
     seconds = []
     with torch.no_grad():
         for _ in range(3):
@@ -98,7 +106,13 @@ def time_forward(folder: Path, config: RunConfig) -> float | None:
     return min(seconds)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a length of time in words.
+
+    Example:
+        >>> duration(90), duration(3600)
+        ('90 seconds', '60 minutes')
+    """
     if seconds < 120:
         return f"{seconds:.0f} seconds" if seconds >= 1 else "a second"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

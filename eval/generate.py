@@ -1,10 +1,14 @@
 """Generate the images of evaluation rows: batched, resumable, sharded by rank, one seed per row.
 
 What a row shows depends on its own prompt and seed only, not on the batch size, the order or the number of ranks: the
-initial latents are drawn per row on the CPU, each distinct prompt is encoded alone, and no state runs from row to row.
+initial latents are drawn per row on the CPU, and no state runs from row to row. What is left is the rounding of a
+batch, which is at most one level of 255 in a pixel.
 """
 
+import datetime
+import hashlib
 import inspect
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +25,10 @@ from erase.diffusion import encode_with_gradient
 from eval import manifest
 from eval.fingerprint import fingerprint, hash_tensor
 from eval.rows import Row
+
+
+KNOWN_PROMPTS = 256  # encoded prompts that are kept: one takes 0.2 MB in SD 1.x and 0.6 MB in SDXL
+PATIENCE = datetime.timedelta(days=7)  # ranks that finish early wait for the last one; by default for minutes
 
 
 def generate(
@@ -48,8 +56,8 @@ def generate(
         rows: what to generate.
         out: folder for ``images/*.png`` and the manifest.
         num_inference_steps: denoising steps.
-        guidance_scale: classifier-free guidance; 1 or less turns it off.
-        batch_size: rows per forward.
+        guidance_scale: classifier-free guidance of the rows that do not bring their own; 1 or less turns it off.
+        batch_size: rows per forward, which have one guidance.
         negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
         prefixes: token embeddings (1, k, D) in front of the prompts of some rows, by the key of the row; for Stable
             Diffusion 1.x and 2.x. All rows of such a call go to the pipeline as embeddings.
@@ -79,19 +87,21 @@ def generate(
     manifest.write_settings(out, settings)
     (out / "images").mkdir(exist_ok=True)
     records = manifest.read(out)
-    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out)]
-    encode = _Encoder(pipe, guidance_scale > 1, negative_prompt, prefixes or {})
+    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out, guidance_scale)]
+    encode = _Encoder(pipe, negative_prompt, prefixes or {})
     with _own_bar_off(pipe), tqdm(total=len(todo), desc=label, unit="image", disable=not progress or rank > 0) as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            manifest.append(manifest.rank_file(out, rank), _draw(pipe, batch, out, settings, encode))
+        for batch, scale in _batches(todo, batch_size, guidance_scale):
+            for record, image in _draw(pipe, batch, settings | {"cfg": scale}, encode):
+                # the record goes first: whatever the moment of a kill, an image on disk is known and not made again
+                manifest.append(manifest.rank_file(out, rank), [record])
+                _write(image, out / record["image_path"])
             bar.update(len(batch))
     return manifest.merge(out)
 
 
 def process_state() -> PartialState:
     """Which process this is, and of how many; without a GPU, accelerate has to be told so to see more than one."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def image_settings(
@@ -124,15 +134,27 @@ def initial_latents(pipe: DiffusionPipeline, generator: torch.Generator, height:
     return torch.randn(shape, generator=generator)  # (1, 4, H/8, W/8)
 
 
+def _batches(rows: Sequence[Row], batch_size: int, guidance_scale: float) -> Iterator[tuple[list[Row], float]]:
+    """Yield rows of one guidance and that guidance; rows keep their order within it."""
+    groups: dict[float, list[Row]] = {}
+    for row in rows:
+        scale = guidance_scale if row.guidance_scale is None else row.guidance_scale
+        groups.setdefault(float(scale), []).append(row)
+    for scale, group in groups.items():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size], scale
+
+
 def _draw(
-    pipe: DiffusionPipeline, batch: list[Row], out: Path, settings: dict[str, Any], encode: "_Encoder"
-) -> list[dict[str, Any]]:
+    pipe: DiffusionPipeline, batch: list[Row], settings: dict[str, Any], encode: "_Encoder"
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield each row's record and its PNG."""
     started = time.perf_counter()
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in batch]
     latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
     with torch.no_grad():
         output = pipe(
-            **encode(batch),
+            **encode(batch, is_guided=settings["cfg"] > 1),
             latents=torch.cat(latents).to(pipe.device, pipe.unet.dtype),
             generator=generators,  # what a stochastic sampler draws after the latents is the row's own, too
             num_inference_steps=settings["steps"],
@@ -146,15 +168,13 @@ def _draw(
         "wall_s": round((time.perf_counter() - started) / len(batch), 4),
         "peak_mem": torch.cuda.max_memory_allocated(pipe.device) if pipe.device.type == "cuda" else None,
     }
-    records = []
     for row, image, noise, flag in zip(batch, output.images, latents, flagged, strict=True):
-        path = _save(image, out / "images" / f"{row.key}.png")
+        png = _encode_png(image)
         facts = {"latent_hash": hash_tensor(noise), "flagged": bool(flag), **settings, **spent}
-        records.append(_describe(row, path) | facts)
-    return records
+        yield _describe(row, png) | facts, png
 
 
-def _describe(row: Row, path: Path) -> dict[str, Any]:
+def _describe(row: Row, png: bytes) -> dict[str, Any]:
     return {
         "key": row.key,
         "prompt_id": row.prompt_id,
@@ -165,16 +185,27 @@ def _describe(row: Row, path: Path) -> dict[str, Any]:
         "object": row.object,
         "language": row.language,
         "attack": row.attack,
+        "columns": row.columns,
         "seed": row.seed,
-        "image_path": f"images/{path.name}",
-        "image_sha256": manifest.sha256(path),
+        "image_path": f"images/{row.key}.png",
+        "image_sha256": hashlib.sha256(png).hexdigest(),
     }
 
 
-def _save(image: Image.Image, path: Path) -> Path:
+def _encode_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(content: bytes, path: Path) -> None:
     partial = path.with_suffix(".partial")
-    image.save(partial, format="PNG")
-    return partial.replace(path)
+    partial.write_bytes(content)
+    try:
+        partial.replace(path)
+    except FileNotFoundError:  # what is left of a killed launcher drew the same row at the same time
+        if not path.exists():
+            raise
 
 
 @contextmanager
@@ -191,55 +222,58 @@ def _own_bar_off(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 class _Encoder:
-    """Rows -> arguments of the pipeline's call, each distinct prompt encoded once and alone.
+    """Rows -> arguments of the pipeline's call, each distinct prompt encoded once while it is recent.
 
     A pipeline class that is not part of diffusers gets the text itself: what it does with a prompt (a block list, a
     guider, another encoder) is part of the system under test, and embeddings would pass it by.
     """
 
-    def __init__(
-        self, pipe: DiffusionPipeline, guided: bool, negative_prompt: str, prefixes: Mapping[str, torch.Tensor]
-    ) -> None:
+    def __init__(self, pipe: DiffusionPipeline, negative_prompt: str, prefixes: Mapping[str, torch.Tensor]) -> None:
         self.pipe = pipe
         self.prefixes = prefixes
-        self.guided = guided
         self.negative_prompt = negative_prompt or None
         self.takes_text = not prefixes and not type(pipe).__module__.startswith("diffusers.pipelines.")
         self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
         self.known: dict[str, tuple[torch.Tensor, ...]] = {}
         self.negative: tuple[torch.Tensor, ...] = ()
 
-    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+    def __call__(self, rows: list[Row], *, is_guided: bool) -> dict[str, Any]:
+        prompts = [row.prompt for row in rows]
         if self.takes_text:
-            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(rows)
-            return {"prompt": [row.prompt for row in rows], "negative_prompt": negative}
-        encoded = [self._encode_row(row) for row in rows]
+            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(prompts)
+            return {"prompt": prompts, "negative_prompt": negative}
+        while len(self.known) > KNOWN_PROMPTS:
+            del self.known[next(iter(self.known))]
+        if is_guided and not self.negative:
+            self._encode(prompts[:1], with_negative=True)  # by itself, so that the unconditional prompt is encoded once
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
+        if missing:
+            self._encode(missing)
+        encoded = [self._with_prefix(row) for row in rows]
         names = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + self.pooled]
         arguments = {name: torch.cat([each[index] for each in encoded]) for index, name in enumerate(names)}
-        if self.guided:
+        if is_guided:
             for name, tensor in zip(names, self.negative, strict=True):
                 arguments[f"negative_{name}"] = tensor.expand(len(rows), *tensor.shape[1:])
         return arguments
 
-    def _encode_row(self, row: Row) -> tuple[torch.Tensor, ...]:
-        if row.prompt not in self.known:
-            self.known[row.prompt] = self._encode(row.prompt)
+    def _with_prefix(self, row: Row) -> tuple[torch.Tensor, ...]:
         if row.key not in self.prefixes:
             return self.known[row.prompt]
         prefix = self.prefixes[row.key].to(self.pipe.device)
         with torch.no_grad():
             return (encode_with_gradient(self.pipe, [row.prompt], prefix=prefix),)
 
-    def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        first = self.guided and not self.negative
+    def _encode(self, prompts: list[str], *, with_negative: bool = False) -> None:
         with torch.no_grad():
             encoded = self.pipe.encode_prompt(
-                prompt=prompt,
+                prompt=prompts,
                 device=self.pipe.device,
                 num_images_per_prompt=1,
-                do_classifier_free_guidance=first,
+                do_classifier_free_guidance=with_negative,
                 negative_prompt=self.negative_prompt,
             )
-        if first:
+        if with_negative:
             self.negative = encoded[1::2]
-        return encoded[0::2]
+        for index, prompt in enumerate(prompts):
+            self.known[prompt] = tuple(tensor[index : index + 1] for tensor in encoded[0::2])

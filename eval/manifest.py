@@ -18,20 +18,31 @@ def rank_file(folder: Path, rank: int) -> Path:
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of all ranks by row key; a last line that a kill cut short is left out.
 
+    Where an image was made twice, by different ranks or because it was lost, the record of the file on disk counts.
+
     Raises:
         ValueError: a broken line anywhere else.
     """
-    records: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("manifest-*.jsonl")):
-        text = path.read_text(encoding="utf-8")
-        complete, _, _ = text.rpartition("\n")
-        for number, line in enumerate(complete.splitlines(), start=1):
+        # by bytes and by the line feed alone: a kill may cut a character, and a prompt may hold other line separators
+        complete, _, _ = path.read_bytes().rpartition(b"\n")
+        for number, line in enumerate(complete.split(b"\n") if complete else [], start=1):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise ValueError(f"Line {number} of {path} is not JSON; delete that line and run again.") from error
-            records[record["key"]] = record
-    return records
+            found.setdefault(record["key"], []).append(record)
+    return {key: _of_the_file(records, folder) for key, records in found.items()}
+
+
+def _of_the_file(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """The last record that describes the file on disk, or else the last one."""
+    if len({record["image_sha256"] for record in records}) == 1:
+        return records[-1]
+    path = folder / records[-1]["image_path"]
+    on_disk = sha256(path) if path.exists() else ""
+    return next((record for record in reversed(records) if record["image_sha256"] == on_disk), records[-1])
 
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -46,23 +57,53 @@ def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
         file.write(lines)
 
 
-def is_done(row: Row, record: dict[str, Any] | None, folder: Path) -> bool:
-    """Whether the image of a row is on disk, unchanged, and was made from the same prompt and seed."""
-    if record is None or record["prompt_text"] != row.prompt or record["seed"] != row.seed:
+def is_done(row: Row, record: dict[str, Any] | None, folder: Path, guidance_scale: float) -> bool:
+    """Whether the image of a row is on disk, unchanged, and was made from the same prompt, seed and guidance.
+
+    Args:
+        row: the row.
+        record: what the manifest says about it, if anything.
+        folder: of the images.
+        guidance_scale: of rows that do not bring their own.
+    """
+    wanted = guidance_scale if row.guidance_scale is None else row.guidance_scale
+    if record is None or (record["prompt_text"], record["seed"], record["cfg"]) != (row.prompt, row.seed, wanted):
         return False
     path = folder / record["image_path"]
     return path.exists() and sha256(path) == record["image_sha256"]
 
 
 def merge(folder: Path) -> Path:
-    """Write ``manifest.jsonl`` from the files of all ranks, in an order that does not depend on the ranks."""
+    """Write ``manifest.jsonl`` from the files of all ranks, in an order that does not depend on the ranks.
+
+    Of ranks that finish at the same time, one may replace what another merged from more records; so each looks again.
+    """
     path = folder / "manifest.jsonl"
     partial = folder / f"manifest.jsonl.{os.getpid()}.partial"
-    records = read(folder)
-    lines = (json.dumps(records[key], ensure_ascii=False) + "\n" for key in sorted(records))
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
+    records: dict[str, dict[str, Any]] | None = None
+    while records != (now := read(folder)):
+        records = now
+        lines = (json.dumps(records[key], ensure_ascii=False) + "\n" for key in sorted(records))
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(path)
     return path
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder says what its images were made with; if it does, these settings have to be the same.
+
+    Raises:
+        ValueError: the folder holds images that were made with other settings.
+    """
+    path = folder / "settings.json"
+    if not path.exists():
+        return False
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        told = ", ".join(f"{key} {before.get(key)!r} instead of {settings[key]!r}" for key in changed)
+        raise ValueError(f"{folder} holds images made with {told}; choose an empty folder.")
+    return True
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -71,18 +112,12 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: the folder holds images that were made with other settings.
     """
-    path = folder / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        if changed:
-            told = ", ".join(f"{key} {before.get(key)!r} instead of {settings[key]!r}" for key in changed)
-            raise ValueError(f"{folder} holds images made with {told}; choose an empty folder.")
+    if check_settings(folder, settings):
         return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"settings.json.{os.getpid()}.partial"
     partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    partial.replace(folder / "settings.json")
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """One evaluation row: a prompt, a seed, and what the prompt asks for."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -22,6 +22,8 @@ class Row:
         object: the object that the prompt asks for, if any.
         language: the language of the prompt, where it is not English.
         attack: the attack that found the prompt, if one did.
+        guidance_scale: of this image; that of all images if None.
+        columns: what else a prompt file says about the prompt, by the names of its columns.
 
     Raises:
         ValueError: a name that cannot be a file name, or an empty prompt of a row that is not ``unconditional``.
@@ -36,6 +38,8 @@ class Row:
     object: str = ""
     language: str = ""
     attack: str = ""
+    guidance_scale: float | None = None
+    columns: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated or stored."""

@@ -98,7 +98,8 @@ def read_scores(path: Path) -> dict[str, Table]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; score the images first.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:  # line by line: splitlines would also split at separators in prompts
+        rows = [json.loads(line) for line in file]
     models = list(dict.fromkeys(row["model"] for row in rows))
     return {model: Table([row for row in rows if row["model"] == model]) for model in models}
 

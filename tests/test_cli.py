@@ -49,7 +49,7 @@ def test_help_and_import_are_light():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "attack", "demo", "methods", "import", "export"])
+@pytest.mark.parametrize("command", ["run", "eval", "attack", "generate", "demo", "methods", "import", "export"])
 def test_every_option_has_a_help_text(command, call):
     code, out, _ = call(command, "--help")
     assert code == 0

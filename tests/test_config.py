@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from erase.config import available_methods, describe_method, method_config, nearest, read_config, to_yaml
+from erase.config import (
+    available_methods,
+    describe_method,
+    method_config,
+    nearest,
+    parse_seeds,
+    read_config,
+    to_yaml,
+)
 from erase.prompts import data_folder
 
 
@@ -152,3 +160,38 @@ def test_one_retain_file_serves_every_target(tmp_path):
     retain = [str(tmp_path / "keep.csv"), "two cats, kept on purpose"]
     config = read_config(settings={"concept": {"target": ["cats"], "kind": "object"}, "retain": retain})
     assert config.retain_prompts() == ["a dog", "two cats, kept on purpose"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("0-4", [0, 1, 2, 3, 4]),
+        ("0,3,7", [0, 3, 7]),
+        ("7, 0-2", [7, 0, 1, 2]),
+        ("5-5", [5]),
+        ("9223372036854775807", [2**63 - 1]),
+    ],
+)
+def test_seeds_are_lists_and_ranges(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("1,,2", "cannot be read"),
+        ("-1", "cannot be read"),
+        ("0-", "cannot be read"),
+        ("1.5", "cannot be read"),
+        ("0-2-4", "cannot be read"),
+        ("\u00b2", "cannot be read"),
+        ("9223372036854775808", "cannot be read"),
+        ("4-0", "runs backwards: write 0-4"),
+        ("0-3,2", "The seed 2 occurs twice in '0-3,2'"),
+        ("0-4294967295", "more than 100,000"),
+    ],
+)
+def test_other_seeds_are_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_seeds(text)

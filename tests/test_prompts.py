@@ -1,5 +1,6 @@
 """Prompt files: the column names of other projects are read, and a file that is wrong in any line is refused."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pytest
 from erase.prompts import data_folder, find_data, read_prompts
 
 
-def write(folder: Path, content: str | bytes) -> Path:
-    path = folder / "prompts.csv"
+PINPOINT = {"noun": "claude_monet", "similarity": "0.746"}
+
+
+def write(folder: Path, content: str | bytes, name: str = "prompts.csv") -> Path:
+    path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
@@ -29,14 +33,102 @@ def write(folder: Path, content: str | bytes) -> Path:
         ),
         ("prompt,sd_seed,sd_guidance_scale\na cat,1,7.5\n", ("0", "a cat", 1, 7.5, {})),
         ('image_id,text\n000123,"a cat, sitting"\n', ("000123", "a cat, sitting", None, None, {})),
-        ("Original,Spanish,Index\na cat,un gato,4\n", ("4", "a cat", None, None, {"Spanish": "un gato"})),
+        (
+            "case_number,type,artist,prompt,evaluation_seed\n1,erased,Monet,a cat,5\n",
+            ("1", "a cat", 5, None, {"type": "erased", "artist": "Monet"}),
+        ),
+        ("noun,similarity\nclaude_monet,0.746\n", ("0", "a photo of claude_monet", None, None, PINPOINT)),
+        (
+            "Unnamed: 0,prompt,evaluation_seed,evaluation_guidance,sd_image_width,case_number\n21,a cat,93,7,512,21\n",
+            ("21", "a cat", 93, 7.0, {"sd_image_width": "512"}),
+        ),
         ("case_num,source,prompt\r\n1,coco,a cat\r\n\r\n", ("1", "a cat", None, None, {"source": "coco"})),
     ],
-    ids=["esd", "index", "bom", "unlearn-diff", "i2p", "coco", "hub", "advunlearn"],
+    ids=[
+        "esd",
+        "index",
+        "bom",
+        "unlearn-diff",
+        "i2p",
+        "coco",
+        "mace",
+        "hub-pinpoint",
+        "unlearn-diff-atk",
+        "advunlearn",
+    ],
 )
 def test_formats_of_other_projects_are_read(tmp_path, content, expected):
     (row,) = read_prompts(write(tmp_path, content))
     assert (row.id, row.prompt, row.seed, row.guidance_scale, row.columns) == expected
+
+
+def test_each_language_of_hub_becomes_a_row(tmp_path):
+    header = "Original,Spanish,French,German,Italian,Portuguese,Index\n"
+    path = write(tmp_path, header + "a cat,un gato,un chat,eine Katze,un gatto,um gato,1824\na dog,b,c,d,e,f,409\n")
+    rows = read_prompts(path)
+    assert [(row.id, row.prompt, row.columns) for row in rows[:3]] == [
+        ("1824_English", "a cat", {"language": "English"}),
+        ("1824_Spanish", "un gato", {"language": "Spanish"}),
+        ("1824_French", "un chat", {"language": "French"}),
+    ]
+    assert len(rows) == 12
+    with pytest.raises(ValueError, match=r"line 2, French: the prompt is empty"):
+        read_prompts(write(tmp_path, "Original,French\na cat,\n"))
+    (row,) = read_prompts(write(tmp_path, "prompt,French\na cat,12\n"))  # another project's column of that name
+    assert row.columns == {"French": "12"}
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_a_list_without_a_header_is_taken_line_by_line(tmp_path, name):
+    lines = ['lewd, incident "owing', '" women current', '"a cat, sitting"', '"a ""big"" cat"', "tongue.\u2028end"]
+    path = write(tmp_path, "\r\n".join(lines) + "\r\n\r\n", name)
+    rows = read_prompts(path, header=False)
+    expected = [*lines[:2], "a cat, sitting", 'a "big" cat', lines[4]]
+    assert [(row.id, row.prompt) for row in rows] == [(str(n), prompt) for n, prompt in enumerate(expected)]
+    if name.endswith(".txt"):
+        assert read_prompts(path) == rows
+    with pytest.raises(ValueError, match="line 2 is empty"):
+        read_prompts(write(tmp_path, "a cat\n\na dog\n", name), header=False)
+    with pytest.raises(ValueError, match="holds no prompts"):
+        read_prompts(write(tmp_path, "\n", name), header=False)
+
+
+def test_json_of_hub_and_unguide_is_read(tmp_path):
+    entries = [{"prompt": "a door", "nouns": ["door ", "garden"], "index": 409}, {"prompt": "a fox", "index": 6}]
+    rows = read_prompts(write(tmp_path, json.dumps(entries), "hub.json"))
+    assert [(row.id, row.prompt, row.columns) for row in rows] == [
+        ("409", "a door", {"nouns": '["door ", "garden"]'}),
+        ("6", "a fox", {}),
+    ]
+    concept = {"target": "a truck", "reference": "a forest", "synonyms": ["a lorry"], "other": ["a cat", ""]}
+    rows = read_prompts(write(tmp_path, json.dumps(concept), "truck.json"))
+    assert [(row.prompt, row.columns["type"]) for row in rows] == [
+        ("a truck", "target"),
+        ("a forest", "reference"),
+        ("a lorry", "synonyms"),
+        ("a cat", "other"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"prompt": "a"},\n]', "line 2: not valid JSON"),
+        ('{"prompt": "a"}', "is neither a list of objects"),
+        ('["a cat"]', "is neither a list of objects"),
+        ('[{"prompt": "a"}, {"nouns": []}]', "entry 2: the header has no column 'prompt' but nouns"),
+        (
+            '[{"prompt": "a", "index": 1}, {"prompt": "b", "index": 1}]',
+            "entry 2: the id '1' is already used in entry 1",
+        ),
+        ('{"target": "a", "synonyms": 3}', "'synonyms' holds 3, but a prompt or a list of prompts is expected"),
+        ('{"target": "", "reference": "b"}', "entry 1: the prompt is empty"),
+        ("[]", "holds no prompts"),
+    ],
+)
+def test_malformed_json_is_refused_with_its_place(tmp_path, content, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_prompts(write(tmp_path, content, "prompts.json"))
 
 
 def test_a_prompt_may_span_lines_and_the_line_numbers_stay_right(tmp_path):
@@ -50,8 +142,8 @@ def test_a_prompt_may_span_lines_and_the_line_numbers_stay_right(tmp_path):
     [
         ("", "is empty: a prompt file needs a header"),
         ("\n\n", "is empty: a prompt file needs a header"),
-        ("prompt,seed\n", "holds a header and no prompts"),
-        ("prompt\n\n\n", "holds a header and no prompts"),
+        ("prompt,seed\n", "holds no prompts"),
+        ("prompt\n\n\n", "holds no prompts"),
         ("sentence,seed\na cat,1\n", "line 1: the header has no column 'prompt' but sentence, seed"),
         ("a cat\na dog\n", "line 1: the header has no column 'prompt'"),
         ("prompt,seed\na cat,1\n,2\n", "line 3: the prompt is empty"),

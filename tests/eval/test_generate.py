@@ -132,11 +132,11 @@ def test_a_path_is_no_prompt_id(name: str) -> None:
 
 
 def test_each_prompt_is_encoded_once(tiny_pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
-    calls: list[int] = []
-    handle = tiny_pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    generate(tiny_pipe, ROWS, tmp_path, **SETTINGS, batch_size=2)
+    sizes: list[int] = []
+    handle = tiny_pipe.text_encoder.register_forward_hook(lambda _, __, output: sizes.append(len(output[0])))
+    generate(tiny_pipe, ROWS, tmp_path, **SETTINGS, batch_size=7)
     handle.remove()
-    assert len(calls) == 3 + 1  # three prompts and the unconditional one
+    assert sizes == [1, 1, 2]  # the first prompt, the unconditional one, and the other two together
 
 
 def test_guidance_is_one_batched_forward(tiny_pipe: StableDiffusionPipeline, tmp_path: Path) -> None:

@@ -1,0 +1,354 @@
+"""Prompt sets in batch: the images of a prompt file, planned beforehand, resumed after a kill, shared by processes.
+
+The folder of the images holds ``prompts.json`` (what was asked for), ``settings.json`` (what decides how it looks),
+``manifest-<rank>.jsonl`` (one record per image, of each process), ``manifest.jsonl`` (all of them) and ``images``.
+"""
+
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from erase import artifact, base_model
+from erase.output import NO_ROOM, check_room
+from erase.plan import duration, time_forward
+from erase.prompts import PromptRow, find_data, read_prompts
+from eval import clock, manifest
+from eval.generate import generate, process_state
+from eval.rows import Row
+
+
+PROMPTS = "prompts.json"
+SEED = 0  # of prompts that come without one
+GUIDANCE_SCALE = 7.5  # the same; diffusers' default
+RECORD_BYTES = 2_000  # of a line in the manifest, twice
+LARGE_BATCH_SECONDS = 10.0  # a plan does not try out a batch that takes longer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to draw, and how.
+
+    Attributes:
+        model: An artefact of either form, a diffusers folder, a hub id, or ``canvas``.
+        prompts: A prompt file, or a shipped one; see ``erase.prompts.read_prompts``.
+        out: The folder of the images; a stopped generation in it is continued.
+        seeds: For every prompt, in the place of the file's own.
+        guidance_scale: For every prompt, in the place of the file's own.
+        num_inference_steps: Denoising steps.
+        batch_size: Images per forward.
+        negative_prompt: For all prompts.
+        height: In pixels; the model's own size if not given.
+        width: In pixels; the model's own size if not given.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        header: Whether a CSV of prompts begins with the names of its columns.
+    """
+
+    model: str
+    prompts: str
+    out: Path
+    seeds: Sequence[int] | None = None
+    guidance_scale: float | None = None
+    num_inference_steps: int = 50
+    batch_size: int = 32
+    negative_prompt: str = ""
+    height: int | None = None
+    width: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    header: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing can be drawn."""
+        for name in ("num_inference_steps", "batch_size", "height", "width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"The {name} is {value}, but a whole number from 1 is expected: correct it.")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"The guidance_scale is {self.guidance_scale}, but a number from 0 is expected: correct it."
+            )
+
+    @property
+    def default_guidance(self) -> float:
+        """Of rows that do not bring their own."""
+        return GUIDANCE_SCALE if self.guidance_scale is None else self.guidance_scale
+
+
+class Plan(NamedTuple):
+    """What a generation would do; ``None`` is what cannot be known before the model is on this machine."""
+
+    images: int
+    done: int
+    unet_forwards: int | None  # in samples, of the images that are missing
+    is_guided_twice: bool  # UnGuide calls the UNet again for samples that show the target
+    disk_bytes: int | None
+    seconds: float | None
+    device: str
+
+
+class Outcome(NamedTuple):
+    """What a generation took, in this process."""
+
+    images: int  # asked for, and there
+    drawn: int  # by all processes
+    seconds: float  # without loading the model
+    outside: float  # share of these seconds outside the forwards of UNet and VAE
+    loading: float  # seconds
+
+
+def read_rows(config: Config) -> tuple[list[PromptRow], list[Row]]:
+    """The prompts of the file, and one row for each prompt and seed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a malformed file, or an id that cannot be a file name.
+    """
+    prompts = read_prompts(find_data(config.prompts, within="prompts", suffix=".csv"), header=config.header)
+    return prompts, [row for prompt in prompts for row in _rows_of(prompt, config)]
+
+
+def make_plan(config: Config) -> Plan:
+    """Work out what ``run`` would do; loads no weights, downloads and writes nothing.
+
+    Raises:
+        FileNotFoundError: no such model, or no such prompt file.
+        ValueError: what ``run`` would refuse, as far as it shows without the weights.
+    """
+    prompts, rows = read_rows(config)
+    _check_out(prompts, config)
+    device = base_model.pick_device(config.device)
+    base_model.pick_dtype(config.dtype)
+    guidance = config.default_guidance
+    records = manifest.read(config.out)
+    todo = [row for row in rows if not manifest.is_done(row, records.get(row.key), config.out, guidance)]
+    try:
+        folder = _model_folder(config.model)
+    except FileNotFoundError:
+        if Path(config.model).exists() or base_model.HUB_ID.fullmatch(config.model) is None:
+            raise
+        return Plan(len(rows), len(rows) - len(todo), None, False, None, None, device)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(config.num_inference_steps)
+    calls = len(scheduler.timesteps)
+    samples = Counter(2 if (guidance if row.guidance_scale is None else row.guidance_scale) > 1 else 1 for row in todo)
+    forwards = calls * (samples[1] + 2 * samples[2])
+    side = _side(folder)
+    height, width = config.height or side, config.width or side
+    seconds = _seconds_per_sample(folder, config, device, most=2 * len(todo)) if todo else 0.0
+    return Plan(
+        images=len(rows),
+        done=len(rows) - len(todo),
+        unet_forwards=forwards,
+        is_guided_twice=isinstance(index["_class_name"], list),
+        disk_bytes=len(todo) * _image_bytes(height, width),
+        seconds=None if seconds is None else seconds * forwards * height * width / side**2,
+        device=device,
+    )
+
+
+def describe(plan: Plan) -> str:
+    """The plan in lines for a terminal."""
+    later = "unknown until the model is on this machine"
+    about = later if plan.unet_forwards is None else "not estimated for this model family"
+    if plan.seconds is not None:
+        about = f"about {duration(plan.seconds)} on {plan.device} in one process, by the UNet alone"
+    twice = ", and up to as many again for images that show the target" if plan.is_guided_twice else ""
+    lines = {
+        "images": f"{plan.images:,}, of which {plan.done:,} are there",
+        "UNet forwards": later if plan.unet_forwards is None else f"{plan.unet_forwards:,} samples{twice}",
+        "disk": later if plan.disk_bytes is None else f"at most {plan.disk_bytes / 1e6:,.3g} MB",
+        "time": about,
+    }
+    return "\n".join(f"{name + ':':16}{text}" for name, text in lines.items())
+
+
+def run(config: Config, *, progress: bool = True) -> Outcome | None:
+    """Draw what the folder does not hold yet.
+
+    Args:
+        config: What to draw, and how.
+        progress: Show a progress bar.
+
+    Returns:
+        What it took, once all processes are done; None in all of them but the first.
+
+    Raises:
+        FileNotFoundError: no such model, or no such prompt file.
+        OSError: the disk is full; what was drawn is kept.
+        ValueError: a wrong setting, or a folder that holds something else or images of other prompts or settings.
+        KeyboardInterrupt: says what is kept.
+    """
+    state = process_state()  # first: with several GPUs, "cuda" is this process' own from here on
+    prompts, rows = read_rows(config)
+    _check_out(prompts, config)
+    before = _count_records(config.out)
+    started = time.perf_counter()
+    pipe = _open(config)
+    loading = time.perf_counter() - started
+    known = manifest.read(config.out)
+    missing = sum(row.key not in known for row in rows)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    check_room(config.out, missing * _image_bytes(config.height or side, config.width or side))
+    try:
+        _write_prompts(prompts, config)
+        with clock.measure(clock.drawing_modules(pipe)) as measured:
+            generate(
+                pipe,
+                rows,
+                config.out,
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.default_guidance,
+                batch_size=config.batch_size,
+                negative_prompt=config.negative_prompt,
+                height=config.height,
+                width=config.width,
+                progress=progress,
+            )
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            f"The images do not fit in {config.out} (the disk is full): free some space and give the same command "
+            "again, which goes on from there."
+        ) from error
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted; {config.out} keeps what was drawn, and the same command goes on from there."
+        ) from interrupt
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    drawn = _count_records(config.out) - before
+    return Outcome(len(rows), drawn, measured.wall, measured.outside, loading)
+
+
+def summarize(outcome: Outcome) -> str:
+    """The outcome in one line."""
+    return (
+        f"{outcome.images:,} images, {outcome.drawn:,} of them new, in {outcome.seconds:.1f} s, {outcome.outside:.1%} "
+        f"of it outside UNet and VAE; loading took {outcome.loading:.1f} s"
+    )
+
+
+def _rows_of(prompt: PromptRow, config: Config) -> list[Row]:
+    known = {name: prompt.columns.get(name, "") for name in ("role", "family", "style", "object", "language")}
+    own = [SEED if prompt.seed is None else prompt.seed]
+    return [
+        Row(
+            prompt_id=prompt.id,
+            prompt=prompt.prompt,
+            seed=seed,
+            guidance_scale=prompt.guidance_scale if config.guidance_scale is None else None,
+            columns={name: value for name, value in prompt.columns.items() if name not in known},
+            **known,
+        )
+        for seed in (own if config.seeds is None else config.seeds)
+    ]
+
+
+def _content(prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
+    """What ``prompts.json`` holds: the prompts with the guidance that is asked for."""
+    given = {} if config.guidance_scale is None else {"guidance_scale": config.guidance_scale}
+    return [asdict(prompt) | given for prompt in prompts]
+
+
+def _check_out(prompts: Sequence[PromptRow], config: Config) -> None:
+    """Refuse a folder that holds something else, or images of other prompts or settings."""
+    out, path = config.out, config.out / PROMPTS
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"The output {out} exists and is not a folder: choose another one.")
+    if not path.exists():
+        if out.exists() and any(not entry.name.endswith(".partial") for entry in out.iterdir()):
+            raise ValueError(f"{out} holds something other than the images of a prompt set: choose an empty folder.")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable ({error}): choose an empty folder.") from error
+    now = _content(prompts, config)
+    if before != now:
+        told = f"{len(before)} prompts instead of {len(now)}"
+        for old, new in zip(before, now, strict=False):
+            changed = [name for name in new if old.get(name) != new[name]]
+            if changed:
+                told = f"the {changed[0]} {old.get(changed[0])!r} instead of {new[changed[0]]!r} in row {new['id']!r}"
+                break
+        raise ValueError(f"{out} holds the images of other prompts, with {told}; choose an empty folder.")
+    settings = {"steps": config.num_inference_steps, "cfg": float(config.default_guidance), "dtype": config.dtype}
+    manifest.check_settings(out, settings | {"negative_prompt": config.negative_prompt})
+
+
+def _write_prompts(prompts: Sequence[PromptRow], config: Config) -> None:
+    path = config.out / PROMPTS
+    if path.exists():
+        return
+    config.out.mkdir(parents=True, exist_ok=True)
+    partial = config.out / f"{PROMPTS}.{os.getpid()}.partial"
+    content = _content(prompts, config)
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _count_records(out: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("manifest-*.jsonl"))
+
+
+def _open(config: Config) -> DiffusionPipeline:
+    device, dtype = base_model.pick_device(config.device), base_model.pick_dtype(config.dtype)
+    if (Path(config.model) / artifact.CARD).is_file():
+        return artifact.load(Path(config.model), device=device, dtype=dtype)
+    folder = base_model.resolve(config.model)
+    _check_class(folder)
+    return base_model.load_folder(folder, device=device, dtype=dtype)
+
+
+def _model_folder(model: str) -> Path:
+    """The folder with the parts of the model; of a delta, that of its base."""
+    folder = Path(model)
+    if (folder / artifact.CARD).is_file():
+        card = artifact.read_card(folder)
+        return folder if card["form"] == "pipeline" else base_model.resolve(card["base"]["id"], local_only=True)
+    folder = base_model.resolve(model, local_only=True)
+    _check_class(folder)
+    return folder
+
+
+def _check_class(folder: Path) -> None:
+    name = base_model.check_folder(folder)["_class_name"]
+    if not issubclass(getattr(diffusers, name), StableDiffusionPipeline | StableDiffusionXLPipeline):
+        raise ValueError(
+            f"{folder} is a {name}, but images are drawn with text-to-image pipelines of Stable Diffusion 1.x, 2.x and "
+            "XL: pass one of these."
+        )
+
+
+def _side(folder: Path) -> int:
+    """The height and width that the model draws by itself, in pixels."""
+    unet, vae = (json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def _seconds_per_sample(folder: Path, config: Config, device: str, *, most: int) -> float | None:
+    """The time of a UNet forward for one sample: measured in a batch, unless that would take long."""
+    single = time_forward(folder, device=device, dtype=config.dtype)
+    samples = min(2 * config.batch_size, most)
+    if single is None or single * samples > LARGE_BATCH_SECONDS:
+        return single
+    batched = time_forward(folder, device=device, dtype=config.dtype, samples=samples)
+    return None if batched is None else batched / samples
+
+
+def _image_bytes(height: int, width: int) -> int:
+    """At most what a PNG of noise and its records take: three bytes for a pixel, one for a row, and zlib's own."""
+    return round(1.001 * height * (3 * width + 1)) + 1_000 + RECORD_BYTES
