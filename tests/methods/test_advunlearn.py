@@ -236,18 +236,18 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe) -> None:
     ]:
         pipe = copy.deepcopy(tiny_pipe)
         cost = run_adv(pipe, concept, **changes).summary()
-        plan = advunlearn.plan(pipe, concept, advunlearn.Config(**{**SMALL, **changes}))
+        plan = advunlearn.plan(pipe, concept, RETAIN, advunlearn.Config(**{**SMALL, **changes}))
         assert (cost["unet_forwards"], cost["unet_backwards"]) == hand
         assert (plan["unet_forwards"], plan["unet_backwards"]) == hand
 
 
 def test_the_papers_defaults_keep_the_budget_of_the_design() -> None:
-    config = advunlearn.Config()
-    plan = advunlearn.plan(None, CAT, config)
+    config, retain = advunlearn.Config(), [f"thing {i}" for i in range(5)]
+    plan = advunlearn.plan(None, CAT, retain, config)
     pool = config.sampling().expected_forwards(sum(config.walks(1)), has_anchor=False)
     assert pool == 28_000 <= 30 * config.steps
     attacked = advunlearn.Config(warmup_steps=0)
-    whole = advunlearn.plan(None, CAT, attacked)
+    whole = advunlearn.plan(None, CAT, retain, attacked)
     assert (whole["unet_forwards"] - pool, whole["unet_backwards"]) == (36_000, 36_000)
     assert plan["unet_backwards"] == 800 * 36 + 200 * 6
 
@@ -365,7 +365,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe, t
     with pytest.raises(ValueError, match="has 78 tokens with a prefix of 2"):
         advunlearn.erase(tiny_pipe, long, RETAIN, advunlearn.Config(**SMALL, prefix_tokens=2), run)
     with pytest.raises(ValueError, match="cannot visit all 7 forget prompts"):
-        advunlearn.plan(None, Concept(target=tuple("abcdefg")), config)
+        advunlearn.plan(None, Concept(target=tuple("abcdefg")), RETAIN, config)
     assert run.summary()["unet_forwards"] == 0
 
 
