@@ -33,21 +33,20 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
     """
     concept, base = facts["concept"], facts["base"]
     anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
-    parts = sorted({name.partition(".")[0] for name in changed})
-    difference = "are added to" if parts == ["guider"] else "differ from"
+    mapped = f"is mapped to {anchor}" if changed else "is kept out of the images"
     return f"""\
 ---
 {_header(facts, licence)}
 ---
 
-# {", ".join(concept["target"])} erased from {_public_name(base)}
+# {", ".join(concept["target"])} {"erased from" if changed else "avoided during inference in"} {_public_name(base)}
 
-The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} by the method `{facts["method"]}`:
-{len(changed)} tensors of {" and ".join(parts)} {difference} the base model.
+The {concept["kind"]} **{", ".join(concept["target"])}** {mapped} by the method `{facts["method"]}`:
+{describe_weights(changed)}.
 
 ## Load
 
-{_loading_lines(folder_name, facts, form=form)}
+{_loading_lines(folder_name, facts, form=form, is_inference_only=not changed)}
 
 ## Cost
 
@@ -67,6 +66,22 @@ Licence: {licence or "that of the base model, which does not state it in its fol
 
 {", ".join(f"{name} {version}" for name, version in facts["versions"].items())}. All settings are in `erasure.json`.
 """
+
+
+def describe_weights(changed: list[str]) -> str:
+    """Say what was done to the weights, by the names of the changed tensors.
+
+    Example:
+        >>> describe_weights([])
+        'nothing removed from the weights, which are those of the base model'
+        >>> describe_weights(["unet.a.weight", "unet.b.weight"])
+        '2 tensors of unet differ from the base model'
+    """
+    if not changed:
+        return "nothing removed from the weights, which are those of the base model"
+    parts = sorted({name.partition(".")[0] for name in changed})
+    difference = "are added to" if parts == ["guider"] else "differ from"
+    return f"{len(changed)} tensors of {' and '.join(parts)} {difference} the base model"
 
 
 def read_licence(base_folder: Path) -> str | None:
@@ -101,7 +116,7 @@ def _public_name(base: dict[str, Any]) -> str:
     return base["id"] if base["revision"] else f"the folder {Path(base['id']).name}"
 
 
-def _loading_lines(folder_name: str, facts: dict[str, Any], *, form: str) -> str:
+def _loading_lines(folder_name: str, facts: dict[str, Any], *, form: str, is_inference_only: bool) -> str:
     if form == "delta":
         return f"""\
 This folder holds only what changed. It needs its base model, and no other library opens it:
@@ -126,6 +141,18 @@ pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dt
 base's own weights: a tool that picks it out, or a folder that has lost `pipeline.py`, is **not erased**. The adapter
 alone erases for every prompt and guides nothing:
 `pipe.load_lora_weights("{folder_name}", subfolder="guider", weight_name="pytorch_lora_weights.safetensors")`."""
+    if is_inference_only:
+        return f"""\
+Plain diffusers; `inference_only.py` is run, so read it first:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dtype"]}, trust_remote_code=True)
+```
+
+`erase.load_erased("{folder_name}")` runs no code of the folder and checks every file. Every weight is the base's own: a
+tool that picks a component out, or a folder that has lost `inference_only.py`, is the base, **not erased**."""
     return f"""\
 Plain diffusers, no other package:
 
