@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -129,6 +130,22 @@ def read_config(
         _check_keys(content, source)
     merged = OmegaConf.merge(*(_lists(content) for _, content in sources))
     return resolve(_fill(RunConfig, merged, ""))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that a text lists: numbers and ranges, both ends included, separated by commas.
+
+    Example:
+        >>> parse_seeds("0-2,7")
+        [0, 1, 2, 7]
+    """
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise ValueError(f"The seeds {text!r} cannot be read: write numbers and ranges, such as 0-4 or 0,3,7.")
+    ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    seeds = [seed for ends in ranges for seed in range(ends[0], ends[-1] + 1)]
+    if len(set(seeds)) < len(seeds) or any(ends[0] > ends[-1] for ends in ranges):
+        raise ValueError(f"The seeds {text!r} name one twice or run backwards: list each once, in rising ranges.")
+    return seeds
 
 
 def resolve(config: RunConfig) -> RunConfig:

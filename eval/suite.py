@@ -30,6 +30,7 @@ from eval.grid import Target, find_target, grid_rows, held_out_rows
 from eval.metrics.accuracy import check_complete
 from eval.rows import Row
 from eval.scoring import Scored, Scorers, load_scorers, score
+from eval.seeds import over_seeds, sibling_reports
 from eval.table import Table, read_scores, write_scores
 
 
@@ -96,6 +97,7 @@ def evaluate(
     models = {name: Model(table=each.table, features=each.features) for name, each in scored.items()}
     content = build_report(config, tested, target, models, marks, judge_card=_judge_card(scorers), command=command)
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
+    content["over_seeds"] = over_seeds(content, sibling_reports(out))
     _write_json(out / "report.json", content)
     return report.render(out)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from erase.config import available_methods, describe_method, method_config, nearest, read_config, to_yaml
+from erase.config import available_methods, describe_method, method_config, nearest, parse_seeds, read_config, to_yaml
 from erase.prompts import data_folder
 
 
@@ -43,6 +43,19 @@ def test_esd_ships_its_five_experiments_with_the_paper_s_values():
         1.0,
         3.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0-4", [0, 1, 2, 3, 4]), ("0,3,7", [0, 3, 7]), ("5", [5]), ("2-2,0-1", [2, 0, 1])]
+)
+def test_seeds_are_numbers_and_ranges(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "0-", "-1", "0,,1", "0;1", "1.5", "3-1", "1,1", "0-2,2", "0 - 2"])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(ValueError, match=re.escape(f"The seeds {text!r}")):
+        parse_seeds(text)
 
 
 def test_later_sources_win(tmp_path):
