@@ -17,13 +17,13 @@ from erase import artifact, base_model
 from erase.config import RunConfig, load_method, method_config
 from erase.diffusion import names_sdxl
 from erase.output import check_out, check_room
-from erase.run import Run
+from erase.run import POOL, Run
 
 
 CHECKPOINT = "checkpoint.safetensors"
 _SETTINGS = "settings.json"
 _OWNER = "owner"
-_OURS = (_SETTINGS, _OWNER, artifact.LOG, "checkpoint.partial")
+_OURS = (_SETTINGS, _OWNER, artifact.LOG, "checkpoint.partial", POOL, "pool.partial")
 
 
 def run_experiment(

@@ -278,9 +278,10 @@ def _train(
 
     def save(done: int) -> None:
         tensors = {f"student.{name}": tensor for name, tensor in delta.student().items()}
-        tensors |= {f"states.{name}": tensor for name, tensor in trajectories.tensors().items()}
         tensors |= {f"prefix.{turn}": prefix for turn, prefix in last.items()}
-        run.save_checkpoint(tensors, optimizer=optimizer, settings=settings, done=done, force=done == config.steps)
+        pool = {f"states.{name}": tensor for name, tensor in trajectories.tensors().items()}  # 2.7 GB for SD 1.x
+        force = done == config.steps
+        run.save_checkpoint(tensors, optimizer=optimizer, settings=settings, done=done, force=force, pool=pool)
 
     done = 0
     if saved := run.load_checkpoint(optimizer=optimizer, settings=settings):

@@ -6,13 +6,16 @@ from typing import NamedTuple
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from transformers import CLIPTextModel
 
 import erase
 from erase.attack import attack_prefix
+from erase.base_model import count_parameters
 from erase.concept import Concept
 from erase.config import read_config
 from erase.diffusion import select_text_encoder_parameters
+from erase.experiment import artifact_bytes
 from erase.methods import advunlearn
 from erase.prompts import data_folder, read_prompts
 from erase.run import Run, hash_tensors
@@ -304,9 +307,21 @@ def test_an_interrupted_run_leaves_the_base_and_a_resumed_one_ends_in_the_same_b
     assert all(parameter.requires_grad for parameter in tiny_pipe.text_encoder.parameters())
     run_adv(again, concept, folder=tmp_path, **changes)
     assert weights(again) == weights(whole)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "states" in name]  # noqa: SIM118 - not a dict
+    assert (tmp_path / "pool.safetensors").stat().st_size > 4 * 4 * 7 * 3 * 4 * 8 * 8
     assert expected["unet_forwards"] == 2 * 4 * 7 + 6 * 3 + 4 * 3
     with pytest.raises(ValueError, match="belongs to a run with another"):
         run_adv(tiny_pipe, concept, folder=tmp_path, attack_steps=2, **changes)
+
+
+def test_what_is_trained_follows_the_settings(tiny_folder: Path) -> None:
+    bytes_of = {}
+    for component in ("text_encoder", "unet"):
+        settings = {"method": "advunlearn", "base_model": str(tiny_folder), "concept": {"target": ["a cat"]}}
+        config = read_config(settings={**settings, "save": "delta", "params": {"component": component}})
+        bytes_of[component] = artifact_bytes(config)
+    assert bytes_of == {name: 4 * count for name, count in count_parameters(tiny_folder).items() if name in bytes_of}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
