@@ -47,7 +47,7 @@ def erase_concept(
         method: A name from ``available_methods()``.
         anchor: What the target is mapped to; ``""`` is the unconditional prompt.
         kind: ``style``, ``object``, ``person`` or ``explicit``.
-        synonyms: Other names of the target, for evaluation.
+        synonyms: Other names of the target, for evaluation and for a block list.
         templates: Forget prompts with ``{}`` in the place of the target.
         retain: Prompts that must keep their meaning, for methods that use them.
         seed: All randomness derives from it.

@@ -7,6 +7,7 @@ Two forms: ``pipeline`` is a standalone diffusers folder; ``delta`` holds only t
 import json
 import platform
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import CLIPTextModel, PreTrainedModel
 
 from erase import base_model as base_models
 from erase import guided
-from erase.card import model_card, read_licence
+from erase.card import describe_weights, model_card, read_licence
 from erase.concept import Concept
 from erase.config import FORMS
 from erase.output import check_out, fix_modes, list_files, temporary_sibling
@@ -127,13 +128,14 @@ def export(folder: Path, out: Path, form: str, *, base_model: str | None = None)
     if form == card["form"]:
         raise ValueError(f"{folder} already has the form {form!r}: choose the other one, or copy the folder.")
     if card["form"] == "pipeline" and guided.is_guided(folder):
-        raise ValueError(f"{folder} guides the base with an adapter, so it has no form {form!r}: share it as it is.")
+        raise ValueError(f"{folder} keeps the base's weights, so it has no form {form!r}: share it as it is.")
     check_out(out)
     base = base_model or card["base"]["id"]
     if base_models.identity(base)["hash"] != card["base"]["hash"]:
         raise ValueError(f"The weights of {base!r} are not those that {folder} was made from: pass its base model.")
     pipe = load(folder, base_model=base)
-    facts = {name: value for name, value in card.items() if name not in ("form", "changed_tensors", "files")}
+    rewritten = ("form", "weights", "changed_tensors", "files")
+    facts = {name: value for name, value in card.items() if name not in rewritten}
     log = folder / LOG
     return _write(pipe, out, facts, form=form, base_model=base, log=log)
 
@@ -194,8 +196,8 @@ def _write(
 ) -> Path:
     if form not in FORMS:
         raise ValueError(f"The form {form!r} is unknown: choose one of {', '.join(FORMS)}.")
-    if form == "delta" and isinstance(pipe, UnGuidePipeline):
-        raise ValueError("An adapter with its guider has no form 'delta': save the form 'pipeline'.")
+    if form == "delta" and isinstance(pipe, guided.PIPELINES):
+        raise ValueError("What keeps the base's weights has no form 'delta': save the form 'pipeline'.")
     check_out(out)
     base_folder = base_models.resolve(base_model)
     changed = changed_tensors(pipe, base_folder)
@@ -210,7 +212,13 @@ def _write(
         names = sorted(changed)
         text = model_card(out.name, facts, form=form, changed=names, licence=read_licence(base_folder))
         (partial / "README.md").write_text(text, encoding="utf-8")
-        card = {**facts, "form": form, "changed_tensors": names, "files": _list_hashes(partial)}
+        card = {
+            **facts,
+            "form": form,
+            "weights": describe_weights(names),
+            "changed_tensors": names,
+            "files": _list_hashes(partial),
+        }
         # the last file: a folder without it is refused
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         fix_modes(partial, like=partial / CARD)
@@ -226,13 +234,16 @@ def _list_hashes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def changed_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors that differ from the base or are added to it, as ``component.name`` with the hub's names."""
-    if isinstance(pipe, UnGuidePipeline):
-        with pipe.guider.detached(pipe.unet):
+    """Return the tensors that differ from the base or are added to it, as ``component.name`` with the hub's names.
+
+    There is none where the method acts during inference only.
+    """
+    if isinstance(pipe, guided.PIPELINES):
+        with pipe.guider.detached(pipe.unet) if isinstance(pipe, UnGuidePipeline) else nullcontext():
             differing = _differing_tensors(pipe, base_folder)
         if differing:
-            raise ValueError(f"{min(differing)} is not the base model's, which the adapter needs: pass the right base.")
-        return guided.adapter_tensors(pipe)
+            raise ValueError(f"{min(differing)} is not the base model's, which must be kept: pass the right base.")
+        return guided.adapter_tensors(pipe) if isinstance(pipe, UnGuidePipeline) else {}
     changed = _differing_tensors(pipe, base_folder)
     if not changed:
         raise ValueError("No weight differs from the base model, so nothing is erased: nothing was saved.")

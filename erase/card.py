@@ -33,21 +33,19 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
         Markdown with the hub's header.
     """
     concept, base = facts["concept"], facts["base"]
-    parts = sorted({name.partition(".")[0] for name in changed})
-    difference = "are added to" if parts == ["guider"] else "differ from"
     return f"""\
 ---
 {_header(facts, licence)}
 ---
 
-# {", ".join(concept["target"])} erased from {_public_name(base)}
+# {", ".join(concept["target"])} {"erased from" if changed else "avoided during inference in"} {_public_name(base)}
 
-{_claim(facts)}:
-{len(changed)} tensors of {" and ".join(parts)} {difference} the base model.
+{_claim(facts, changed)}:
+{describe_weights(changed)}.
 
 ## Load
 
-{_loading_lines(folder_name, facts, form=form)}
+{_loading_lines(folder_name, facts, form=form, is_inference_only=not changed)}
 
 ## Cost
 
@@ -68,6 +66,22 @@ Licence: {licence or "that of the base model, which does not state it in its fol
 """
 
 
+def describe_weights(changed: list[str]) -> str:
+    """Say what was done to the weights, by the names of the changed tensors.
+
+    Example:
+        >>> describe_weights([])
+        'nothing removed from the weights, which are those of the base model'
+        >>> describe_weights(["unet.a.weight", "unet.b.weight"])
+        '2 tensors of unet differ from the base model'
+    """
+    if not changed:
+        return "nothing removed from the weights, which are those of the base model"
+    parts = sorted({name.partition(".")[0] for name in changed})
+    difference = "are added to" if parts == ["guider"] else "differ from"
+    return f"{len(changed)} tensors of {' and '.join(parts)} {difference} the base model"
+
+
 def read_licence(base_folder: Path) -> str | None:
     """Return the licence that the base model's own card states in its header, if it does."""
     card = base_folder / "README.md"
@@ -79,7 +93,7 @@ def read_licence(base_folder: Path) -> str | None:
     return stated[0] if stated and stated[0] else None
 
 
-def _claim(facts: dict[str, Any]) -> str:
+def _claim(facts: dict[str, Any], changed: list[str]) -> str:
     concept = facts["concept"]
     names = f"The {concept['kind']} **{', '.join(concept['target'])}**"
     if imported := facts["config"].get("imported"):
@@ -90,7 +104,8 @@ def _claim(facts: dict[str, Any]) -> str:
             f"{method}{notes}; nothing in that file proves it"
         )
     anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
-    return f"{names} is mapped to {anchor} by the method `{facts['method']}`"
+    done = f"is mapped to {anchor}" if changed else "is kept out of the images"
+    return f"{names} {done} by the method `{facts['method']}`"
 
 
 def _cost_line(facts: dict[str, Any]) -> str:
@@ -124,7 +139,7 @@ def _public_name(base: dict[str, Any]) -> str:
     return base["id"] if base["revision"] else f"the folder {Path(base['id']).name}"
 
 
-def _loading_lines(folder_name: str, facts: dict[str, Any], *, form: str) -> str:
+def _loading_lines(folder_name: str, facts: dict[str, Any], *, form: str, is_inference_only: bool) -> str:
     if form == "delta":
         return f"""\
 This folder holds only what changed. It needs its base model, and no other library opens it:
@@ -149,6 +164,18 @@ pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dt
 base's own weights: a tool that picks it out, or a folder that has lost `pipeline.py`, is **not erased**. The adapter
 alone erases for every prompt and guides nothing:
 `pipe.load_lora_weights("{folder_name}", subfolder="guider", weight_name="pytorch_lora_weights.safetensors")`."""
+    if is_inference_only:
+        return f"""\
+Plain diffusers; `inference_only.py` is run, so read it first:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("{folder_name}", dtype=torch.{facts["dtype"]}, trust_remote_code=True)
+```
+
+`erase.load_erased("{folder_name}")` runs no code of the folder and checks every file. Every weight is the base's own: a
+tool that picks a component out, or a folder that has lost `inference_only.py`, is the base, **not erased**."""
     return f"""\
 Plain diffusers, no other package:
 

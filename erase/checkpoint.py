@@ -1,4 +1,4 @@
-"""Resumable training state in one safetensors file: tensors, optimiser moments and a JSON header."""
+"""Resumable training state in one safetensors file, with optimiser moments and a JSON header; and a pool beside it."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
@@ -27,10 +27,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], optimizer: Optimizers, me
     for name, each in _by_name(optimizer).items():
         for index, moments in each.state_dict()["state"].items():
             packed |= {f"optimizer.{name}.{index}.{key}": value.contiguous() for key, value in moments.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(packed, partial, metadata={"meta": json.dumps(meta)})
-    partial.rename(path)
+    _write(path, packed, meta)
 
 
 def load(path: Path, optimizer: Optimizers) -> Checkpoint:
@@ -52,6 +49,24 @@ def load(path: Path, optimizer: Optimizers) -> Checkpoint:
     return Checkpoint(tensors, meta)
 
 
+def save_pool(path: Path, pool: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
+    """Write rows that are computed once, with the settings that they depend on."""
+    _write(path, pool, settings)
+
+
+def load_pool(path: Path, rows: int, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Read the first ``rows`` of a pool; one that is missing, shorter or of other settings raises ``ValueError``."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            is_ours = json.loads(file.metadata()["meta"]) == json.loads(json.dumps(settings))
+            pool = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"The pool {path} cannot be read ({error}): delete its folder to start again.") from error
+    if not is_ours or any(len(tensor) < rows for tensor in pool.values()):
+        raise ValueError(f"The pool {path} is not that of the checkpoint beside it: delete its folder to start again.")
+    return {name: tensor[:rows] for name, tensor in pool.items()}
+
+
 def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors whose names begin with ``prefix``, without it.
 
@@ -60,6 +75,13 @@ def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         dict_keys(['x'])
     """
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"meta": json.dumps(meta)})
+    partial.rename(path)
 
 
 def _by_name(optimizer: Optimizers) -> Mapping[str, torch.optim.Optimizer]:

@@ -79,6 +79,9 @@ def run(
     base_model: Annotated[str | None, typer.Option(help="canvas, a diffusers folder, or a hub id.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder to make for the result.")] = None,
     seed: Annotated[int | None, typer.Option(help="All randomness derives from it.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several seeds, such as 0-2 or 0,3,7: one result each, in OUT-seed0 and so on.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
     save: Annotated[
@@ -104,7 +107,7 @@ def run(
         "retain": retain or None,  # typer gives an empty list for a flag that is not there
     }
     concept = {"target": target or None, "anchor": anchor, "kind": kind}
-    run_all(sources or [], flags, concept, dry_run=dry_run, quiet=quiet)
+    run_all(sources or [], flags, concept, seeds=seeds, dry_run=dry_run, quiet=quiet)
 
 
 @app.command("eval")

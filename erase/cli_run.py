@@ -1,21 +1,31 @@
 """The body of ``erase run``: read the settings of every run before the first one starts, then one after another."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import transformers
 
-from erase.config import RunConfig, read_config, to_yaml
+from erase.config import RunConfig, parse_seeds, read_config, resolve, to_yaml
 
 
-def run_all(sources: list[str], flags: dict[str, Any], concept: dict[str, Any], *, dry_run: bool, quiet: bool) -> None:
+def run_all(
+    sources: list[str],
+    flags: dict[str, Any],
+    concept: dict[str, Any],
+    *,
+    seeds: str | None = None,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
     """Run every configuration; a mistake in the last one is found before the first one starts.
 
     Args:
         sources: Configuration files and ``key=value`` overrides, mixed.
         flags: Values of flags, by the names of ``RunConfig``; None is a flag that was not given.
         concept: The same for the fields of the concept.
+        seeds: Seeds to run every configuration with, in the place of its own.
         dry_run: Only print what would be done.
         quiet: No progress bars.
     """
@@ -25,6 +35,11 @@ def run_all(sources: list[str], flags: dict[str, Any], concept: dict[str, Any], 
     settings["concept"] = {name: value for name, value in concept.items() if value is not None}
     wanted: list[str | None] = [*names] or [None]
     configs = [read_config(name, overrides=overrides, settings=settings) for name in wanted]
+    if seeds is not None:
+        if "seed" in settings or any(override.partition("=")[0].strip() == "seed" for override in overrides):
+            raise ValueError(f"Both one seed and the seeds {seeds!r} are given: leave one of them out.")
+        names = [name for name in names for _ in parse_seeds(seeds)]
+        configs = [_with_seed(config, seed) for config in configs for seed in parse_seeds(seeds)]
     _check_outs(configs, names, needed=not dry_run)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -32,7 +47,11 @@ def run_all(sources: list[str], flags: dict[str, Any], concept: dict[str, Any], 
         if dry_run:
             _print_plan(config)
         else:
-            _run_one(config, skip_complete=len(configs) > 1, quiet=quiet)
+            _run_one(config, skip_complete=len(configs) > 1 or seeds is not None, quiet=quiet)
+
+
+def _with_seed(config: RunConfig, seed: int) -> RunConfig:
+    return resolve(replace(config, seed=seed, out=f"{config.out}-seed{seed}" if config.out else None))
 
 
 def _check_outs(configs: list[RunConfig], names: list[str], *, needed: bool) -> None:

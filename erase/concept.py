@@ -22,8 +22,8 @@ class Concept:
         target: What is erased; a plain string is accepted and becomes a tuple of one.
         anchor: What every target is mapped to; ``""`` is the unconditional prompt.
         kind: ``style``, ``object``, ``person`` or ``explicit``.
-        synonyms: Other names of the target. Methods never train on them; evaluation asks whether they are erased
-            as well. To train on a synonym, make it a target.
+        synonyms: Other names of the target. Methods never train on them, a block list blocks them; evaluation asks
+            whether they are erased as well. To train on a synonym, make it a target.
         templates: Forget prompts with ``{}`` in the place of the target. The default is the bare name, as in the
             ESD paper.
 

@@ -140,13 +140,14 @@ def resolve(config: RunConfig) -> RunConfig:
     if not 0 <= config.seed < 2**63:
         raise ValueError(f"The seed is {config.seed}, but a whole number from 0 to 2**63 - 1 is expected.")
     config.to_concept()
-    if config.save == "delta" and load_method(config.method).TRAINS == "adapter":
+    params = method_config(config)
+    if config.save == "delta" and load_method(config.method).trains(params) in ("adapter", "nothing"):
         raise ValueError(
-            f"The result of {config.method!r} is an adapter and a guider beside the base's weights, which has no form "
-            "'delta': choose save=pipeline."
+            f"The result of {config.method!r} keeps the base's weights as they are, so it has no form 'delta': choose "
+            "save=pipeline."
         )
     # through JSON, so that a tuple equals the list that comes back from a file
-    return replace(config, params=json.loads(json.dumps(asdict(method_config(config)))))
+    return replace(config, params=json.loads(json.dumps(asdict(params))))
 
 
 def method_config(config: RunConfig) -> Any:  # noqa: ANN401 - each method has its own Config
@@ -155,10 +156,10 @@ def method_config(config: RunConfig) -> Any:  # noqa: ANN401 - each method has i
     known = [item.name for item in fields(method.Config)]
     for key in config.params:
         if key not in known:
-            raise ValueError(
-                f"Unknown setting 'params.{key}' of the method {config.method!r}: did you mean "
-                f"'params.{nearest(key, known)}'? It has {', '.join(known)}."
+            hint = (
+                f"did you mean 'params.{nearest(key, known)}'? It has {', '.join(known)}." if known else "it has none."
             )
+            raise ValueError(f"Unknown setting 'params.{key}' of the method {config.method!r}: {hint}")
     return _fill(method.Config, config.params, "params.")
 
 
@@ -206,7 +207,7 @@ def available_methods() -> list[str]:
 
 
 def load_method(name: str) -> ModuleType:
-    """Import a method; it has ``Config``, ``erase``, ``plan``, ``TRAINS``, ``FAMILIES`` and ``PAPER``."""
+    """Import a method; it has ``Config``, ``erase``, ``plan``, ``trains``, ``FAMILIES`` and ``PAPER``."""
     _check_choice("method", name, available_methods())
     return importlib.import_module(f"erase.methods.{name}")
 

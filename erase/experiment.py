@@ -17,13 +17,13 @@ from erase import artifact, base_model
 from erase.config import RunConfig, load_method, method_config
 from erase.diffusion import names_sdxl
 from erase.output import check_out, check_room
-from erase.run import Run
+from erase.run import POOL, Run
 
 
 CHECKPOINT = "checkpoint.safetensors"
 _SETTINGS = "settings.json"
 _OWNER = "owner"
-_OURS = (_SETTINGS, _OWNER, artifact.LOG, "checkpoint.partial")
+_OURS = (_SETTINGS, _OWNER, artifact.LOG, "checkpoint.partial", POOL, "pool.partial")
 
 
 def run_experiment(
@@ -43,9 +43,9 @@ def run_experiment(
         The erased pipeline.
     """
     # refuses what does not fit together before a model is loaded
-    load_method(config.method).plan(None, config.to_concept(), method_config(config))
-    config = replace(config, device=base_model.pick_device(config.device))
     retain = config.retain_prompts()
+    load_method(config.method).plan(None, config.to_concept(), retain, method_config(config))
+    config = replace(config, device=base_model.pick_device(config.device))
     if config.out is None:
         return _erase(config, retain, pipe=pipe, run=_run_of(config, None, quiet))
     out = Path(config.out)
@@ -97,7 +97,8 @@ def artifact_bytes(config: RunConfig) -> int:
     """Return about how much disk the result takes; a delta at most as much as the trained component."""
     counts = base_model.count_parameters(base_model.resolve(config.base_model))
     if config.save == "delta":
-        counts = {load_method(config.method).TRAINS: counts.get(load_method(config.method).TRAINS, 0)}
+        changed = load_method(config.method).trains(method_config(config))
+        counts = {changed: counts[changed]}
     return sum(counts.values()) * base_model.pick_dtype(config.dtype).itemsize
 
 

@@ -1,4 +1,4 @@
-"""The artefact of a method whose result is an adapter and a guider beside the base's weights, such as UnGuide.
+"""The artefact of a method that leaves the base's weights as they are and guides the generation: UnGuide, block list.
 
 Its folder needs code to be loaded, so plain diffusers asks for ``trust_remote_code=True``. Here the same folder is put
 together by this package's own classes: no code in a folder is ever run.
@@ -12,25 +12,31 @@ from typing import Any
 import torch
 from diffusers import pipelines
 
+from erase.pipelines.inference_only import BlockListPipeline, InferenceOnlyPipeline, NegativePromptPipeline
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.pipelines.unguide.unguidance import UnGuidance
 
 
-CODE = ("pipeline.py", "guider/unguidance.py")
+CODE = ("pipeline.py", "guider/unguidance.py", "inference_only.py")
+PIPELINES = (UnGuidePipeline, InferenceOnlyPipeline)
+_CLASSES: dict[tuple[str, ...], type] = {
+    ("pipeline", "UnGuidePipeline"): UnGuidePipeline,
+    ("inference_only", "NegativePromptPipeline"): NegativePromptPipeline,
+    ("inference_only", "BlockListPipeline"): BlockListPipeline,
+}
 _INDEX = "model_index.json"
 
 
 def is_guided(folder: Path) -> bool:
     """Whether a pipeline folder is of this kind, by its index."""
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    return index.get("_class_name") == ["pipeline", UnGuidePipeline.__name__]
+    return _class_of(folder) in _CLASSES
 
 
-def load(folder: Path, *, device: str, dtype: torch.dtype) -> UnGuidePipeline:
+def load(folder: Path, *, device: str, dtype: torch.dtype) -> UnGuidePipeline | InferenceOnlyPipeline:
     """Load a verified folder in one dtype.
 
     Args:
-        folder: What ``UnGuidePipeline.save_pretrained`` wrote.
+        folder: What ``save_pretrained`` of one of the pipelines wrote.
         device: Where the pipeline goes.
         dtype: The dtype of every component.
 
@@ -44,7 +50,7 @@ def load(folder: Path, *, device: str, dtype: torch.dtype) -> UnGuidePipeline:
             parts[name] = UnGuidance.from_pretrained(folder / name)
         elif isinstance(entry, list):
             parts[name] = None if entry[0] is None else _load_part(folder / name, *entry, dtype=dtype)
-    return UnGuidePipeline(**parts).to(device)
+    return _CLASSES[_class_of(folder)](**parts).to(device)
 
 
 def adapter_tensors(pipe: UnGuidePipeline) -> dict[str, torch.Tensor]:
@@ -61,6 +67,11 @@ def component_names(folder: Path) -> list[str]:
     """Return the folders that take part in loading."""
     index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     return [name for name, entry in index.items() if not name.startswith("_") and isinstance(entry, list)]
+
+
+def _class_of(folder: Path) -> tuple[str, ...]:
+    name = json.loads((folder / _INDEX).read_text(encoding="utf-8")).get("_class_name")
+    return tuple(name) if isinstance(name, list) else (str(name),)
 
 
 def _load_part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any component

@@ -38,12 +38,16 @@ class Drawing:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
 
-    def forwards(self) -> int:
-        """UNet forwards, in samples, for the images of the anchor prompts: two for each step, as guidance needs."""
-        return 2 * self.images * self.num_inference_steps
+    def count(self, retain: Sequence[str]) -> int:
+        """Return how many images are drawn."""
+        return self.images + (self.retain_images if retain else 0)
 
-    def check(self, concept: Concept, *, draws: int) -> None:
-        """Refuse a concept without an anchor, and images or ``draws`` that leave out one of its forget prompts."""
+    def forwards(self, retain: Sequence[str]) -> int:
+        """Return the UNet forwards, in samples, for all images: two for each step, as guidance needs."""
+        return 2 * self.count(retain) * self.num_inference_steps
+
+    def check(self, concept: Concept, retain: Sequence[str], *, draws: int) -> None:
+        """Refuse a concept without an anchor, and images or ``draws`` that leave out one of the prompts."""
         if not concept.anchor:
             raise ValueError(
                 "The anchor is empty, but this method maps the target to an anchor and trains on its images: "
@@ -54,6 +58,11 @@ class Drawing:
             raise ValueError(
                 f"images is {self.images}, but there are {pairs} anchor prompts, so some forget prompts would not be "
                 "erased: raise images, or give fewer targets or templates."
+            )
+        if retain and self.retain_images < len(retain):
+            raise ValueError(
+                f"retain_images is {self.retain_images}, but there are {len(retain)} retain prompts, so some would "
+                "not be protected: raise it, or give fewer prompts."
             )
         if draws < pairs:
             raise ValueError(
@@ -92,11 +101,6 @@ class TrainingImages:
         run: Run,
     ) -> None:
         """Prepare; nothing is drawn before ``fill``."""
-        if retain and drawing.retain_images < len(retain):
-            raise ValueError(
-                f"retain_images is {drawing.retain_images}, but there are {len(retain)} retain prompts, so some would "
-                "not be protected: raise it, or give fewer prompts."
-            )
         self.unet, self.latent_shape = pipe.unet, latent_shape(pipe)
         self.drawing, self.batch_size = drawing, batch_size
         self.conditioning, self.delta, self.run = conditioning, delta, run

@@ -41,8 +41,8 @@ class Plan(NamedTuple):
 def make_plan(config: RunConfig) -> Plan:
     """Work out what a run would do; loads no weights, downloads and writes nothing."""
     config = replace(config, device=base_model.pick_device(config.device))
-    config.retain_prompts()
-    steps = load_method(config.method).plan(None, config.to_concept(), method_config(config))
+    settings = config.to_concept(), config.retain_prompts(), method_config(config)
+    steps = load_method(config.method).plan(None, *settings)
     if config.out is not None:
         check_out(Path(config.out))
     try:

@@ -21,7 +21,8 @@ from erase.concept import Concept
 from erase.diffusion import Conditioning
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+POOL = "pool.safetensors"
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Run:
         seed: All randomness derives from it through ``generator``; no global generator is used.
         device: Where the pipeline is; a run moves nothing that the caller gave it.
         dtype: The pipeline's precision; trained tensors are fp32 while they are trained.
-        folder: Where ``log.jsonl`` and ``checkpoint.safetensors`` live; ``None`` writes neither.
+        folder: Where ``log.jsonl``, ``checkpoint.safetensors`` and ``pool.safetensors`` live; ``None`` writes none.
         quiet: No progress bars.
         checkpoint_seconds: The least time between two checkpoints.
     """
@@ -66,6 +67,7 @@ class Run:
         self._stage = "setup"
         self._since: float | None = None  # when the current stage began or was last accounted for
         self._saved_at = time.monotonic()
+        self._pool_rows = 0  # in the file, as far as the checkpoint counts on them
 
     @property
     def checkpoint_path(self) -> Path | None:
@@ -167,19 +169,30 @@ class Run:
         settings: dict[str, Any],
         done: int,
         force: bool = False,
+        pool: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Save after ``done`` updates when ``checkpoint_seconds`` have passed, or at once with ``force``."""
+        """Save after ``done`` updates when ``checkpoint_seconds`` have passed, or at once with ``force``.
+
+        ``pool`` is for what would be too large to write again each time: rows that are computed once and in a fixed
+        order. It goes into ``pool.safetensors``, which is written only when there are more of them.
+        """
         if not self.checkpoint_path or not PartialState().is_main_process:
             return
         if not force and time.monotonic() - self._saved_at < self.checkpoint_seconds:
             return
         self._enter(self._stage)
+        rows = len(next(iter(pool.values()))) if pool else 0
         meta = {
             "schema_version": SCHEMA_VERSION,
             "settings": settings,
             "done": done,
             "costs": {name: asdict(cost) for name, cost in self._costs.items()},
+            "pool_rows": rows,
         }
+        if pool and rows != self._pool_rows:
+            # before the checkpoint that counts on it; rows that the checkpoint does not know are not read
+            checkpoint.save_pool(self.checkpoint_path.with_name(POOL), pool, settings)
+            self._pool_rows = rows
         checkpoint.save(self.checkpoint_path, tensors, optimizer, meta)
         self._saved_at = time.monotonic()
 
@@ -188,6 +201,7 @@ class Run:
     ) -> checkpoint.Checkpoint | None:
         """Return the checkpoint in this run's folder, if any, with the optimiser and the costs set to it.
 
+        The tensors of its pool are among its tensors.
         A checkpoint of another run (other settings, other weights) raises ``ValueError``.
         """
         path = self.checkpoint_path
@@ -204,6 +218,9 @@ class Run:
                 f"The checkpoint {path} belongs to a run with another {differing[0] if differing else 'version'}: "
                 "repeat that run's settings to resume it, delete the file to start again, or choose another folder."
             )
+        if rows := saved.meta["pool_rows"]:
+            saved.tensors.update(checkpoint.load_pool(path.with_name(POOL), rows, settings))
+            self._pool_rows = rows
         self._costs = {name: Cost(**cost) for name, cost in saved.meta["costs"].items()}
         self.log({"event": "resumed", "done": saved.meta["done"]})
         return saved

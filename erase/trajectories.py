@@ -134,7 +134,8 @@ class Trajectories:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what a checkpoint needs."""
-        return {**self._states, "walk": torch.tensor(self._walk)} if self._states else {}
+        walk = {"walk": torch.tensor(self._walk)} if self._states and self.sampling.policy != "frozen" else {}
+        return {**self._states, **walk}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Go on from what ``tensors`` returned."""

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Fingerprint(NamedTuple):
-    """SHA-256 of each component of a pipeline, of each tensor, and of everything together with the pipeline's class."""
+    """SHA-256 of each component of a pipeline, of each tensor, and of all with the pipeline's class and settings."""
 
     components: dict[str, str]
     tensors: dict[str, tuple[str, int]]  # component.tensor -> hash, number of values
@@ -48,7 +48,12 @@ def fingerprint(pipe: DiffusionPipeline) -> Fingerprint:
         elif name in ("scheduler", "guider"):
             public = {key: value for key, value in part.config.items() if not key.startswith("_")}
             components[name] = hash_json([type(part).__name__, public])
-    return Fingerprint(components, tensors, hash_json([type(pipe).__qualname__, components]))
+    whole = [type(pipe).__qualname__, components]
+    if not type(pipe).__module__.startswith("diffusers.pipelines."):
+        # a class of its own may act on a prompt by its settings, such as the names of a block list
+        own = {key: value for key, value in pipe.config.items() if not key.startswith("_")}
+        whole.append({key: value for key, value in own.items() if key not in pipe.components})
+    return Fingerprint(components, tensors, hash_json(whole))
 
 
 def footprint(model: Fingerprint, base: Fingerprint) -> Footprint:

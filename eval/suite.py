@@ -33,6 +33,7 @@ from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
+from eval.seeds import over_seeds, sibling_reports
 from eval.table import read_scores, write_scores
 
 
@@ -115,6 +116,7 @@ def evaluate(
         command=command,
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
+    content["over_seeds"] = over_seeds(content, sibling_reports(out))
     _write_json(out / "report.json", content)
     return report.render(out)
 

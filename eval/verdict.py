@@ -124,7 +124,7 @@ def _code(facts: Facts) -> str:
 def _reasons(facts: Facts) -> list[str]:
     reasons = []
     if facts.same_weights:
-        reasons.append("The weights are the base's, tensor by tensor.")
+        reasons.append("Nothing is removed from the weights: they are the base's, tensor by tensor.")
     if facts.base_shows_target < KNOWN_FLOOR:
         reasons.append(f"The base itself shows the target in {facts.base_shows_target:.0%} of its images only.")
     if not facts.judged:
@@ -183,7 +183,7 @@ def gates(
         {
             "name": "weights",
             "passed": not same_weights,
-            "sentence": "The weights are the base's, tensor by tensor: what the images lack is still in them."
+            "sentence": "Nothing is removed from the weights: they are the base's, so what the images lack is in them."
             if same_weights
             else "The weights differ from the base's.",
         },

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from erase.concept import Concept
-from erase.methods import doco, esd
+from erase.methods import advunlearn, doco, esd
 from erase.run import Run, hash_tensors
 
 
@@ -29,6 +29,8 @@ CONCEPT = Concept(target=("a cat", "a dog"))
 ANCHORED = Concept(target=("a cat", "a dog"), anchor="a fish")
 SETTINGS = {"steps": 4, "batch_size": 3, "num_inference_steps": 2, "pool_size": 12, "refresh": 2, "lr": 1e-3}
 DOCO = {"steps": 5, "warmup_steps": 2, "batch_size": 3, "num_inference_steps": 2, "images": 4, "lr": 1e-3}
+ADVUNLEARN = {"steps": 3, "warmup_steps": 1, "retain_batch": 2, "attack_steps": 2, "num_inference_steps": 2}
+RETAIN = ["a fish", "a house"]
 KILLED = "killed"
 
 
@@ -109,11 +111,15 @@ def run(
             if arm:
                 arm()
             pipe, circumstances = pipeline(), Run(seed=seed, folder=folder, quiet=True, checkpoint_seconds=0)
-            if policy == "doco":
+            if policy == "advunlearn":
+                settings = advunlearn.Config(**ADVUNLEARN)
+                advunlearn.erase(pipe, CONCEPT, RETAIN, settings, circumstances)
+            elif policy == "doco":
                 doco.erase(pipe, ANCHORED, [], doco.Config(**DOCO), circumstances)
             else:
                 esd.erase(pipe, CONCEPT, [], esd.Config(trajectory=policy, **SETTINGS), circumstances)
-            os.write(writing, hash_tensors(esd.select_parameters(pipe, "x")).encode())
+            trained = esd.select_parameters(pipe, "x") | dict(pipe.text_encoder.named_parameters())
+            os.write(writing, hash_tensors(trained).encode())
         except BaseException:
             traceback.print_exc()
         os._exit(0)
@@ -170,6 +176,8 @@ if __name__ == "__main__":
     report = {"frozen": kill_everywhere("frozen", (4, 6)), "stale": kill_everywhere("stale", (4, 9))}
     # doco: calls 1-2 draw the images, 3 and 4 are the warm-up, then three for each update
     report["doco"] = kill_everywhere("doco", (2, 4, 9))
+    # advunlearn: calls 1-6 fill the pool in three groups, 7 warms up, then two attack and one updates
+    report["advunlearn"] = kill_everywhere("advunlearn", (4, 7, 9, 13))
     report["controls"] = {
         "another seed": run(None, "frozen", seed=1),
         "optimiser forgotten": forget_optimizer("frozen", "student"),

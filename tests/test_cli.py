@@ -128,6 +128,27 @@ def test_several_configurations_run_in_turn_and_finished_ones_are_skipped(call, 
     assert "Several runs would be saved in" in err
 
 
+def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call, tmp_path, tiny_folder):
+    command = ["run", "--target", "Cats", "--base-model", str(tiny_folder), "--out", "o", *QUICK]
+    code, out, err = call(*command, "--seeds", "0-2", "--dry-run")
+    assert (code, err, out.count("# Plan")) == (0, "", 3)
+    assert call(*command, "--seeds", "1")[:2] == (0, "Saved: o-seed1\n")
+    before = files(tmp_path / "o-seed1")
+    code, out, err = call(*command, "--seeds", "0-2")
+    skipped = "Skipped: o-seed1 already holds the result of these settings."
+    assert (code, out, err) == (0, f"Saved: o-seed0\n{skipped}\nSaved: o-seed2\n", "")
+    assert files(tmp_path / "o-seed1") == before
+    assert [read_card(tmp_path / f"o-seed{seed}")["seed"] for seed in range(3)] == [0, 1, 2]
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert len({(tmp_path / f"o-seed{seed}" / weights).read_bytes() for seed in range(3)}) == 3
+    assert call(*command, "--seed", "1")[:2] == (0, "Saved: o\n")  # the same seed alone gives the same
+    assert (tmp_path / "o" / weights).read_bytes() == before[weights]
+    for given in (["--seed", "1"], ["seed=1"]):
+        code, _, err = call(*command, "--seeds", "0-2", *given)
+        assert code == 2
+        assert "Both one seed and the seeds '0-2' are given" in err
+
+
 BASE = ["--base-model", "TINY", "--out", "o"]
 REFUSED = {
     "unknown method": (["--method", "edd", "--target", "Cats"], "The method 'edd' is unknown: choose one of"),
@@ -145,9 +166,11 @@ REFUSED = {
     "unknown flag": (["--targets", "Cats"], "No such option: --targets"),
     "unknown configuration": (["esd/canvas-stile"], "neither a file nor among the shipped configs"),
     "no output": (["--target", "Cats", "--base-model", "TINY"], "No output folder is named"),
+    "seeds that are none": (["--target", "Cats", "--seeds", "0..2"], "The seeds '0..2' cannot be read"),
     "a seed that is none": (["--target", "Cats", "--seed", "x"], "--seed"),
     "unknown device": (["--target", "Cats", "--device", "gpu", *BASE], "The device 'gpu' is unknown"),
     "no prompt file": (["--target", "Cats", "--retain", "none.csv", *BASE], "'none.csv' is neither a file"),
+    "retain prompts that protect nothing": (["--target", "Cats", "--retain", "a", *BASE], "ESD has no retain term"),
     "an empty prompt file": (["--target", "Cats", "--retain", "empty.csv", *BASE], "empty.csv is empty"),
     "a wrong header": (["--target", "Cats", "--retain", "header.csv", *BASE], "header.csv, line 1: the header"),
     "an empty row": (["--target", "Cats", "--retain", "row.csv", *BASE], "row.csv, line 3: the prompt is empty"),

@@ -7,15 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from erase.config import (
-    available_methods,
-    describe_method,
-    method_config,
-    nearest,
-    parse_seeds,
-    read_config,
-    to_yaml,
-)
+from erase.config import available_methods, describe_method, method_config, nearest, parse_seeds, read_config, to_yaml
 from erase.prompts import data_folder
 
 

@@ -90,6 +90,46 @@ def test_a_checkpoint_is_only_loaded_into_the_run_it_belongs_to(tmp_path) -> Non
     assert Run(folder=tmp_path / "empty").load_checkpoint(optimizer=optimizer(), settings={}) is None
 
 
+def test_a_pool_is_written_once_and_read_with_the_checkpoint_that_counts_on_it(tmp_path) -> None:
+    def optimizer() -> torch.optim.Optimizer:
+        return torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+
+    def save(rows: int, **changes: object) -> None:
+        pool = {"states.x": torch.arange(float(rows))}
+        run.save_checkpoint({}, optimizer=optimizer(), settings=settings | changes, done=0, force=True, pool=pool)
+
+    def load() -> list[float]:
+        saved = Run(folder=tmp_path).load_checkpoint(optimizer=optimizer(), settings=settings)
+        return saved.tensors["states.x"].tolist()
+
+    run, settings, file = Run(folder=tmp_path), {"seed": 0}, tmp_path / "pool.safetensors"
+    save(2)
+    first = file.stat().st_ino
+    checkpoint = run.checkpoint_path.read_bytes()
+    save(2)
+    assert file.stat().st_ino == first
+    save(3)
+    assert file.stat().st_ino != first
+    assert load() == [0.0, 1.0, 2.0]
+    run.checkpoint_path.write_bytes(checkpoint)  # killed between the pool and its checkpoint
+    assert load() == [0.0, 1.0]
+    run, second = Run(folder=tmp_path), file.stat().st_ino
+    run.load_checkpoint(optimizer=optimizer(), settings=settings)
+    save(2)  # a resumed run has nothing to add either
+    assert file.stat().st_ino == second
+    save(1)
+    run.checkpoint_path.write_bytes(checkpoint)
+    with pytest.raises(ValueError, match="is not that of the checkpoint beside it"):
+        load()
+    save(4, seed=1)
+    run.checkpoint_path.write_bytes(checkpoint)
+    with pytest.raises(ValueError, match="is not that of the checkpoint beside it"):
+        load()
+    file.unlink()
+    with pytest.raises(ValueError, match=r"cannot be read .* to start again"):
+        load()
+
+
 @pytest.fixture(scope="module")
 def killed_runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     script = Path(__file__).with_name("killed_runs.py")
@@ -100,7 +140,7 @@ def killed_runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("policy", ["frozen", "stale", "doco"])
+@pytest.mark.parametrize("policy", ["frozen", "stale", "doco", "advunlearn"])
 def test_a_run_killed_at_any_point_and_resumed_ends_in_the_same_bytes(killed_runs: dict, policy: str) -> None:
     rows = killed_runs[policy]
     assert len(rows["unbroken"]) == 64
@@ -108,7 +148,7 @@ def test_a_run_killed_at_any_point_and_resumed_ends_in_the_same_bytes(killed_run
 
 
 def test_the_comparison_can_fail(killed_runs: dict) -> None:
-    unbroken = {killed_runs[policy]["unbroken"] for policy in ("frozen", "stale", "doco")}
+    unbroken = {killed_runs[policy]["unbroken"] for policy in ("frozen", "stale", "doco", "advunlearn")}
     results = unbroken | set(killed_runs["controls"].values())
-    assert len(results) == 7
+    assert len(results) == 8
     assert all(len(found) == 64 for found in results)

@@ -1,1 +1,1 @@
-"""One module per erasing method, found by its file name; each states ``TRAINS``, ``FAMILIES`` and ``PAPER``."""
+"""One module per erasing method, found by its file name; each states ``FAMILIES`` and ``PAPER``."""

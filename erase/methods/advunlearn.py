@@ -37,7 +37,6 @@ from erase.trajectories import Sampling, States, Trajectories
 
 logger = logging.getLogger(__name__)
 
-TRAINS = "text_encoder"
 FAMILIES = ("sd1", "sd2")
 PAPER = "Defensive Unlearning with Adversarial Training for Robust Concept Erasure, arXiv 2405.15234"
 CHOICES = {
@@ -145,12 +144,17 @@ class Config:
         return max(forget, wanted), retain
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return config.component
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> DiffusionPipeline:
     """Erase ``concept`` from the text encoder of ``pipe``, in place, and return the same pipeline.
 
     If anything goes wrong the pipeline keeps its weights.
     """
-    plan(pipe, concept, config)
+    plan(pipe, concept, retain, config)
     schedule = _schedule(concept, retain, config, run)
     run.check(pipe)
     for pair in schedule.forget:
@@ -173,13 +177,14 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     return pipe
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
     """Return what ``erase`` will compute, in samples, exactly."""
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(
             f"AdvUnlearn supports {', '.join(FAMILIES)}, which have one text encoder, but this model is {found}: "
             "choose another method."
         )
+    _retain_prompts(concept, retain, config)
     attacks = sum(map(config.attack_draws, range(config.steps)))
     batch = 1 + config.retain_batch * config.retains
     pool = config.sampling().expected_forwards(sum(config.walks(len(concept.pairs()))), has_anchor=bool(concept.anchor))
@@ -236,20 +241,25 @@ class _Schedule(NamedTuple):
 
 
 def _schedule(concept: Concept, retain: list[str], config: Config, run: Run) -> _Schedule:
-    pairs = concept.pairs()
+    pairs, prompts = concept.pairs(), _retain_prompts(concept, retain, config)
     forget_walks, retain_walks = config.walks(len(pairs))
+    if len(prompts) > retain_walks:
+        order = torch.randperm(len(prompts), generator=run.generator("retain.choice", 0)).tolist()
+        prompts = [prompts[i] for i in sorted(order[:retain_walks])]
+    return _Schedule(config, run, pairs, prompts, forget_walks, retain_walks)
+
+
+def _retain_prompts(concept: Concept, retain: list[str], config: Config) -> list[str]:
+    """Return the distinct retain prompts that training needs, or refuse a set that it cannot work with."""
     prompts = list(dict.fromkeys(retain)) if config.retains else []
     if config.retains and len(prompts) < config.retain_batch:
         raise ValueError(
             f"retain holds {len(prompts)} different prompts, but AdvUnlearn needs {config.retain_batch} in every "
             "iteration: give more retain prompts, or lower params.retain_batch, or set params.retain_weight to 0."
         )
-    if both := [pair.target for pair in pairs if pair.target in prompts]:
+    if both := [pair.target for pair in concept.pairs() if pair.target in prompts]:
         raise ValueError(f"The prompt {both[0]!r} is to be erased and retained: take it out of retain.")
-    if len(prompts) > retain_walks:
-        order = torch.randperm(len(prompts), generator=run.generator("retain.choice", 0)).tolist()
-        prompts = [prompts[i] for i in sorted(order[:retain_walks])]
-    return _Schedule(config, run, pairs, prompts, forget_walks, retain_walks)
+    return prompts
 
 
 def target_prediction(states: States, negative_guidance: float) -> torch.Tensor:
@@ -268,9 +278,10 @@ def _train(
 
     def save(done: int) -> None:
         tensors = {f"student.{name}": tensor for name, tensor in delta.student().items()}
-        tensors |= {f"states.{name}": tensor for name, tensor in trajectories.tensors().items()}
         tensors |= {f"prefix.{turn}": prefix for turn, prefix in last.items()}
-        run.save_checkpoint(tensors, optimizer=optimizer, settings=settings, done=done, force=done == config.steps)
+        pool = {f"states.{name}": tensor for name, tensor in trajectories.tensors().items()}  # 2.7 GB for SD 1.x
+        force = done == config.steps
+        run.save_checkpoint(tensors, optimizer=optimizer, settings=settings, done=done, force=force, pool=pool)
 
     done = 0
     if saved := run.load_checkpoint(optimizer=optimizer, settings=settings):

@@ -27,7 +27,6 @@ from erase.run import Run
 
 logger = logging.getLogger(__name__)
 
-TRAINS = "unet"
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = "Ablating Concepts in Text-to-Image Diffusion Models, arXiv 2303.13516"
 COMPAT = ("none", "upstream")
@@ -79,18 +78,18 @@ class Config:
         )
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return "unet"
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> DiffusionPipeline:
     """Erase ``concept`` from the UNet of ``pipe``, in place, and return the same pipeline.
 
     The base draws images of the ``retain`` prompts as well, for the retain term. If anything goes wrong the pipeline
     keeps its weights.
     """
-    plan(pipe, concept, config)
-    if retain and config.retain_weight == 0:
-        raise ValueError(
-            f"retain_weight is 0, so the {len(retain)} retain prompts would protect nothing: raise it, or leave them "
-            "out."
-        )
+    plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
     parameters = select_parameters(pipe, "strict")
@@ -116,20 +115,25 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     return pipe
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
-    """Return what ``erase`` will compute, in samples, where there are no retain prompts to draw."""
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
+    """Return what ``erase`` will compute, in samples, exactly."""
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(
             f"Concept Ablation supports {', '.join(FAMILIES)}, but this model is {found}: choose another method."
         )
+    if retain and config.retain_weight == 0:
+        raise ValueError(
+            f"retain_weight is 0, so the {len(retain)} retain prompts would protect nothing: raise it, or leave them "
+            "out."
+        )
     drawing, draws = config.drawing(), config.steps * config.batch_size
-    drawing.check(concept, draws=draws)
+    drawing.check(concept, retain, draws=draws)
     graphs = 1 + (config.retain_weight > 0)
     return {
         "updates": config.steps,
-        "unet_forwards": drawing.forwards() + (1 + graphs) * draws,
+        "unet_forwards": drawing.forwards(retain) + (1 + graphs) * draws,
         "unet_backwards": graphs * draws,
-        "images": config.images,
+        "images": drawing.count(retain),
     }
 
 

@@ -38,7 +38,6 @@ from erase.run import Run
 
 logger = logging.getLogger(__name__)
 
-TRAINS = "unet"
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = (
     "Unlearning Concepts in Diffusion Model via Concept Domain Correction and Concept Preserving Gradient, "
@@ -182,18 +181,18 @@ class _Training(NamedTuple):
     config: Config
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return "unet"
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> DiffusionPipeline:
     """Erase ``concept`` from the UNet of ``pipe``, in place, and return the same pipeline.
 
     The base draws images of the ``retain`` prompts as well, and surgery protects them; without any it protects the
     anchor. If anything goes wrong the pipeline keeps its weights.
     """
-    plan(pipe, concept, config)
-    if retain and not config.has_retain_term:
-        raise ValueError(
-            f"surgery is 'none' and retain_weight 0, so the {len(retain)} retain prompts would protect nothing: "
-            "leave them out, or set one of the two."
-        )
+    plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
     parameters = select_parameters(pipe, "strict")
@@ -220,19 +219,24 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     return pipe
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
-    """Return what ``erase`` will compute, in samples, where there are no retain prompts to draw."""
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
+    """Return what ``erase`` will compute, in samples, exactly."""
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(f"DoCo supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
+    if retain and not config.has_retain_term:
+        raise ValueError(
+            f"surgery is 'none' and retain_weight 0, so the {len(retain)} retain prompts would protect nothing: "
+            "leave them out, or set one of the two."
+        )
     drawing, draws = config.drawing(), config.erasing_steps * config.batch_size
-    drawing.check(concept, draws=draws)
+    drawing.check(concept, retain, draws=draws)
     warmup = (config.steps - config.erasing_steps) * config.batch_size
     graphs = 1 + config.has_retain_term
     return {
         "updates": config.steps,
-        "unet_forwards": drawing.forwards() + 2 * warmup + (1 + graphs) * draws,
+        "unet_forwards": drawing.forwards(retain) + 2 * warmup + (1 + graphs) * draws,
         "unet_backwards": graphs * draws,
-        "images": config.images,
+        "images": drawing.count(retain),
     }
 
 

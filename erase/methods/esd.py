@@ -23,7 +23,6 @@ from erase.trajectories import Sampling, States, Trajectories
 
 logger = logging.getLogger(__name__)
 
-TRAINS = "unet"
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = "Erasing Concepts from Diffusion Models, arXiv 2303.07345"
 
@@ -76,15 +75,18 @@ class Config:
         )
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return "unet"
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> DiffusionPipeline:
     """Erase ``concept`` from the UNet of ``pipe``, in place, and return the same pipeline.
 
     ``retain`` must be empty: ESD has no retain term, so prompts given here would silently protect nothing. If anything
     goes wrong the pipeline keeps its weights.
     """
-    plan(pipe, concept, config)
-    if retain:
-        raise ValueError(f"ESD has no retain term, but {len(retain)} retain prompts were given: leave them out.")
+    plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
     parameters = select_parameters(pipe, config.variant)
@@ -99,10 +101,12 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     return pipe
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
     """Return what ``erase`` will compute, in samples: exact for ``frozen``, the expectation for the other policies."""
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(f"ESD supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
+    if retain:
+        raise ValueError(f"ESD has no retain term, but {len(retain)} retain prompts were given: leave them out.")
     sampling = config.sampling()
     states = sampling.expected_forwards(len(concept.pairs()), has_anchor=bool(concept.anchor))
     return {

@@ -18,7 +18,6 @@ from erase.diffusion import encode_prompts, family, select_parameters
 from erase.run import Run
 
 
-TRAINS = "unet"
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = "Unified Concept Editing in Diffusion Models, arXiv 2308.14761"
 TOKENS = ("last", "all")
@@ -53,12 +52,17 @@ class Config:
                 )
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return "unet"
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> DiffusionPipeline:
     """Erase ``concept`` from the cross-attention of ``pipe``, in place, and return the same pipeline.
 
     All targets are edited at once. ``retain`` may be empty. If anything goes wrong the pipeline keeps its weights.
     """
-    plan(pipe, concept, config)
+    plan(pipe, concept, retain, config)
     run.check(pipe)
     parameters = {
         name: parameter for name, parameter in select_parameters(pipe, "strict").items() if name.endswith(".weight")
@@ -71,7 +75,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     return pipe
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
     """Return what ``erase`` will compute: no UNet is called."""
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(f"UCE supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")

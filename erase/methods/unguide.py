@@ -32,7 +32,6 @@ from erase.trajectories import Sampling, States, Trajectories
 
 logger = logging.getLogger(__name__)
 
-TRAINS = "adapter"
 FAMILIES = ("sd1", "sd2")
 PAPER = "UnGuide: Learning to Forget with LoRA-Guided Diffusion Models, arXiv 2508.05755"
 VARIANTS = ("strict", "u")
@@ -120,6 +119,11 @@ class Config:
         )
 
 
+def trains(config: Config) -> str:
+    """Return what changes."""
+    return "adapter"
+
+
 def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
     """Erase ``concept`` with an adapter on the UNet of ``pipe``, and return the pipeline that guides with it.
 
@@ -127,9 +131,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     alone. If anything goes wrong, the adapter is taken off and ``pipe`` is as it was. The retain set is what the
     threshold is found on; nothing is trained on it.
     """
-    plan(pipe, concept, config)
-    if config.mode == "exact" and not retain:
-        raise ValueError("UnGuide finds its threshold on benign prompts, but there are none: add some to 'retain'.")
+    plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
     with run.measure(pipe.unet), only_trainable(pipe, {}):
@@ -143,16 +145,19 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
             return _decide(pipe, [pair.target for pair in pairs], retain, config, run)
 
 
-def plan(pipe: DiffusionPipeline | None, concept: Concept, config: Config) -> dict[str, int]:
+def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
     """Return what ``erase`` will compute, in samples: the expectation for ``stale`` and ``fresh``, else exact.
 
     The threshold takes three samples for each observed step: two of the base's guidance, one of the adapter.
     """
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(f"UnGuide supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
+    if config.mode == "exact" and not retain:
+        raise ValueError("UnGuide finds its threshold on benign prompts, but there are none: add some to 'retain'.")
     sampling = config.sampling()
     states = sampling.expected_forwards(len(concept.pairs()), has_anchor=bool(concept.anchor))
-    samples = config.calibration_samples * (2 if config.mode == "exact" else 3)
+    sets = 1 + bool(retain) + (config.mode == "upstream")  # forget prompts, retain prompts, the empty prompt
+    samples = config.calibration_samples * sets
     rows = 3 if config.generation_guidance > 1 else 2
     return {
         "updates": config.steps,

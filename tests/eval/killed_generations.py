@@ -14,10 +14,12 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from tqdm import tqdm
 
 from eval import manifest, prompt_set
 from eval.prompt_set import Config, run
@@ -167,6 +169,7 @@ def resume(name: str, **kill: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    tqdm.set_lock(RLock())  # its own lock is shared between processes: one killed with it would block all that follow
     torch.set_num_threads(1)  # before the first computation: a pool of threads would not survive the fork
     (Path(sys.argv[2]) / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
     pipe = prompt_set._open(config("unbroken"))

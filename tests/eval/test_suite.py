@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 
 from erase import erase_concept
 from erase.concept import Concept
-from eval import report
+from erase.methods import block_list
+from erase.run import Run
+from eval import manifest, report
 from eval.aggregate import Summary
 from eval.config import SuiteConfig, load_suite
 from eval.demo import summary_lines
@@ -25,18 +26,6 @@ from eval.suite import evaluate, read_models
 
 
 VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
-
-
-class BlockList(StableDiffusionPipeline):
-    """Refuses prompts with a forbidden word; the model behind is untouched."""
-
-    def __call__(self, prompt: list[str] | None = None, **settings: Any) -> Any:
-        output = super().__call__(prompt, **settings)
-        output.images = [
-            Image.new("RGB", image.size) if "van gogh" in text.lower() else image
-            for text, image in zip(prompt or [], output.images, strict=True)
-        ]
-        return output
 
 
 class Substitution(StableDiffusionPipeline):
@@ -60,7 +49,7 @@ def destroyed(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
 
 
 def blocked(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    return BlockList(**pipe.components, requires_safety_checker=False)
+    return block_list.erase(pipe, VAN_GOGH, [], block_list.Config(), Run(quiet=True))
 
 
 def substituted(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
@@ -142,6 +131,9 @@ def test_block_list(result: Callable[[Callable], Path], eraser: Callable) -> Non
     assert shown["alias", ""] == shown["language", "French"] == 1
     if eraser is blocked:
         assert shown["paraphrase", ""] == shown["two_object", ""] == 0  # these name the target
+        records = manifest.read(result(eraser) / "erased").values()
+        assert [record["flagged"] for record in records] == ["van gogh" in r["prompt_text"].lower() for r in records]
+        assert any("Nothing is removed from the weights" in reason for reason in content["verdict"]["reasons"])
 
 
 def test_every_number_has_n_and_an_interval(result: Callable[[Callable], Path]) -> None:

@@ -6,13 +6,16 @@ from typing import NamedTuple
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from transformers import CLIPTextModel
 
 import erase
 from erase.attack import attack_prefix
+from erase.base_model import count_parameters
 from erase.concept import Concept
 from erase.config import read_config
 from erase.diffusion import select_text_encoder_parameters
+from erase.experiment import artifact_bytes
 from erase.methods import advunlearn
 from erase.prompts import data_folder, read_prompts
 from erase.run import Run, hash_tensors
@@ -236,18 +239,18 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe) -> None:
     ]:
         pipe = copy.deepcopy(tiny_pipe)
         cost = run_adv(pipe, concept, **changes).summary()
-        plan = advunlearn.plan(pipe, concept, advunlearn.Config(**{**SMALL, **changes}))
+        plan = advunlearn.plan(pipe, concept, RETAIN, advunlearn.Config(**{**SMALL, **changes}))
         assert (cost["unet_forwards"], cost["unet_backwards"]) == hand
         assert (plan["unet_forwards"], plan["unet_backwards"]) == hand
 
 
 def test_the_papers_defaults_keep_the_budget_of_the_design() -> None:
-    config = advunlearn.Config()
-    plan = advunlearn.plan(None, CAT, config)
+    config, retain = advunlearn.Config(), [f"thing {i}" for i in range(5)]
+    plan = advunlearn.plan(None, CAT, retain, config)
     pool = config.sampling().expected_forwards(sum(config.walks(1)), has_anchor=False)
     assert pool == 28_000 <= 30 * config.steps
     attacked = advunlearn.Config(warmup_steps=0)
-    whole = advunlearn.plan(None, CAT, attacked)
+    whole = advunlearn.plan(None, CAT, retain, attacked)
     assert (whole["unet_forwards"] - pool, whole["unet_backwards"]) == (36_000, 36_000)
     assert plan["unet_backwards"] == 800 * 36 + 200 * 6
 
@@ -304,9 +307,21 @@ def test_an_interrupted_run_leaves_the_base_and_a_resumed_one_ends_in_the_same_b
     assert all(parameter.requires_grad for parameter in tiny_pipe.text_encoder.parameters())
     run_adv(again, concept, folder=tmp_path, **changes)
     assert weights(again) == weights(whole)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "states" in name]  # noqa: SIM118 - not a dict
+    assert (tmp_path / "pool.safetensors").stat().st_size > 4 * 4 * 7 * 3 * 4 * 8 * 8
     assert expected["unet_forwards"] == 2 * 4 * 7 + 6 * 3 + 4 * 3
     with pytest.raises(ValueError, match="belongs to a run with another"):
         run_adv(tiny_pipe, concept, folder=tmp_path, attack_steps=2, **changes)
+
+
+def test_what_is_trained_follows_the_settings(tiny_folder: Path) -> None:
+    bytes_of = {}
+    for component in ("text_encoder", "unet"):
+        settings = {"method": "advunlearn", "base_model": str(tiny_folder), "concept": {"target": ["a cat"]}}
+        config = read_config(settings={**settings, "save": "delta", "params": {"component": component}})
+        bytes_of[component] = artifact_bytes(config)
+    assert bytes_of == {name: 4 * count for name, count in count_parameters(tiny_folder).items() if name in bytes_of}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -365,7 +380,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe, t
     with pytest.raises(ValueError, match="has 78 tokens with a prefix of 2"):
         advunlearn.erase(tiny_pipe, long, RETAIN, advunlearn.Config(**SMALL, prefix_tokens=2), run)
     with pytest.raises(ValueError, match="cannot visit all 7 forget prompts"):
-        advunlearn.plan(None, Concept(target=tuple("abcdefg")), config)
+        advunlearn.plan(None, Concept(target=tuple("abcdefg")), RETAIN, config)
     assert run.summary()["unet_forwards"] == 0
 
 

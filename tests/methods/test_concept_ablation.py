@@ -176,24 +176,25 @@ def test_same_seed_same_bytes_and_another_seed_others(tiny_pipe) -> None:
     assert weights(first) == weights(second) != weights(third)
 
 
-@pytest.mark.parametrize("retain_weight", [0.0, 1.0])
-def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe, retain_weight: float) -> None:
-    cost, graphs = run_ablation(tiny_pipe, retain_weight=retain_weight).summary(), 1 + (retain_weight > 0)
+@pytest.mark.parametrize(("retain_weight", "retain"), [(0.0, []), (1.0, []), (1.0, RETAIN)])
+def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe, retain_weight: float, retain: list[str]) -> None:
+    cost = run_ablation(tiny_pipe, retain_weight=retain_weight, retain=retain).summary()
+    graphs, images = 1 + (retain_weight > 0), 6 + 2 * len(retain)
     counts = cost["unet_forwards"], cost["unet_backwards"]
-    assert counts == (2 * 6 * 3 + 3 * 2 * (1 + graphs), 3 * 2 * graphs)
+    assert counts == (2 * images * 3 + 3 * 2 * (1 + graphs), 3 * 2 * graphs)
     config = concept_ablation.Config(**SMALL, retain_weight=retain_weight)
-    plan = concept_ablation.plan(tiny_pipe, CAT, config)
-    assert (plan["unet_forwards"], plan["unet_backwards"], plan["images"]) == (*counts, 6)
+    plan = concept_ablation.plan(tiny_pipe, CAT, retain, config)
+    assert (plan["unet_forwards"], plan["unet_backwards"], plan["images"]) == (*counts, images)
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe) -> None:
     run, config = Run(quiet=True), concept_ablation.Config()
     with pytest.raises(ValueError, match="anchor is empty"):
-        concept_ablation.plan(None, Concept(target="cat"), config)
+        concept_ablation.plan(None, Concept(target="cat"), [], config)
     with pytest.raises(ValueError, match="the 1 retain prompts would protect nothing"):
         concept_ablation.erase(tiny_pipe, CAT, ["a fish"], config, run)
     with pytest.raises(ValueError, match="cannot visit all 2 forget prompts"):
-        concept_ablation.plan(None, CAT, concept_ablation.Config(steps=1, batch_size=1))
+        concept_ablation.plan(None, CAT, [], concept_ablation.Config(steps=1, batch_size=1))
     assert run.summary()["unet_forwards"] == 0
     before = weights(tiny_pipe)
     with pytest.raises(ValueError, match=r"loss of update \d+ is (nan|inf)"):

@@ -225,13 +225,15 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe) -> None:
     for changes, graphs in (({}, 2), ({"surgery": "none"}, 1), ({"surgery": "none", "retain_weight": 1.0}, 2)):
         cost = run_doco(copy.deepcopy(tiny_pipe), **changes).summary()
         assert _counts(cost) == (2 * 6 * 3 + 2 * 2 * 2 + 3 * 2 * (1 + graphs), 3 * 2 * graphs)
-        assert _counts(doco.plan(tiny_pipe, CAT, doco.Config(**FAST, **changes))) == _counts(cost)
-    with_retain = run_doco(tiny_pipe, retain=RETAIN).summary()["by_stage"]
-    assert with_retain["images"]["unet_forwards"] == 2 * (6 + 4) * 3
+        assert _counts(doco.plan(tiny_pipe, CAT, [], doco.Config(**FAST, **changes))) == _counts(cost)
+    with_retain = run_doco(tiny_pipe, retain=RETAIN).summary()
+    assert with_retain["by_stage"]["images"]["unet_forwards"] == 2 * (6 + 4) * 3
+    plan = doco.plan(None, CAT, RETAIN, doco.Config(**FAST))
+    assert (*_counts(plan), plan["images"]) == (*_counts(with_retain), 6 + 4)
 
 
 def test_an_update_at_batch_8_keeps_to_24_forwards_and_16_backwards() -> None:
-    short, long = (doco.plan(None, CAT, doco.Config(steps=1000 + steps)) for steps in (1, 2))
+    short, long = (doco.plan(None, CAT, [], doco.Config(steps=1000 + steps)) for steps in (1, 2))
     assert _counts(long)[0] - _counts(short)[0] == 24
     assert _counts(long)[1] - _counts(short)[1] == 16
 
@@ -269,12 +271,12 @@ def test_the_discriminator_follows_the_latents(side: int, depth: int, places: in
 def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe) -> None:
     run, config = Run(quiet=True), doco.Config(**FAST)
     with pytest.raises(ValueError, match="anchor is empty"):
-        doco.plan(None, Concept(target="cat"), config)
+        doco.plan(None, Concept(target="cat"), [], config)
     with pytest.raises(ValueError, match="images is 1, but there are 2 anchor prompts"):
-        doco.plan(None, CAT, doco.Config(images=1))
+        doco.plan(None, CAT, [], doco.Config(images=1))
     three = Concept(target="cat", anchor="dog", templates=("{}", "a {}", "one {}"))
     with pytest.raises(ValueError, match="cannot visit all 3 forget prompts"):
-        doco.plan(None, three, doco.Config(steps=3, warmup_steps=2, batch_size=2))
+        doco.plan(None, three, [], doco.Config(steps=3, warmup_steps=2, batch_size=2))
     with pytest.raises(ValueError, match="the 1 retain prompts would protect nothing"):
         doco.erase(tiny_pipe, CAT, ["a fish"], doco.Config(surgery="none"), run)
     with pytest.raises(ValueError, match="retain_images is 4, but there are 5 retain prompts"):
@@ -316,7 +318,7 @@ def test_the_canvas_experiments_fit_every_target_and_know_no_held_out_wording(me
     for target in others:
         name = f"{method.__name__.rsplit('.', 1)[-1]}/canvas-{kind}"
         config = read_config(name, overrides=[f"concept.target=[{target}]"])
-        method.plan(None, config.to_concept(), method_config(config))
+        method.plan(None, config.to_concept(), config.retain_prompts(), method_config(config))
         prompts = {text for pair in config.to_concept().pairs() for text in pair} | set(config.retain_prompts())
         assert not prompts & held_out
         assert len(config.retain_prompts()) <= config.params["retain_images"]

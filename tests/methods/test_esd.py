@@ -192,9 +192,9 @@ def test_the_budget_of_200_updates_holds_with_the_pool(tiny_pipe) -> None:
     assert cost["unet_forwards"] <= 3 * 200
     assert cost["unet_backwards"] == 200
     assert (cost["by_stage"]["pool"]["unet_forwards"], cost["by_stage"]["training"]["unet_forwards"]) == (400, 200)
-    assert _counts(esd.plan(None, CAT, esd.Config(steps=200))) == _counts(cost)
+    assert _counts(esd.plan(None, CAT, [], esd.Config(steps=200))) == _counts(cost)
     # 1,000 updates compute the same pool once: plan() is exact for frozen, as the line above has shown
-    assert esd.plan(None, CAT, esd.Config(steps=1000))["unet_forwards"] == 1400 <= 1.5 * 1000
+    assert esd.plan(None, CAT, [], esd.Config(steps=1000))["unet_forwards"] == 1400 <= 1.5 * 1000
 
 
 @pytest.mark.parametrize("anchor", ["", "a dog"])
@@ -205,12 +205,12 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe, anchor: str
     pool = 2 * 4 * (3 if anchor else 2)  # trajectories, steps, prompts
     assert _counts(cost) == (pool + 6 * batch_size, 6 * batch_size)
     config = esd.Config(**SMALL, batch_size=batch_size)
-    assert _counts(esd.plan(tiny_pipe, concept, config)) == _counts(cost)
+    assert _counts(esd.plan(tiny_pipe, concept, [], config)) == _counts(cost)
 
 
 @pytest.mark.parametrize(("policy", "most"), [("stale", 15), ("fresh", 53)])
 def test_the_other_policies_cost_what_the_design_allows(policy: str, most: int) -> None:
-    plan = esd.plan(None, CAT, esd.Config(steps=200, trajectory=policy))
+    plan = esd.plan(None, CAT, [], esd.Config(steps=200, trajectory=policy))
     assert plan["unet_forwards"] <= most * 200
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe) -
     with pytest.raises(ValueError, match=r"the run is on cpu in torch\.bfloat16"):
         esd.erase(tiny_pipe, CAT, [], esd.Config(), Run(dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="cannot visit all 2 forget prompts"):
-        esd.plan(None, Concept(target=("a cat", "a fish")), esd.Config(steps=1))
+        esd.plan(None, Concept(target=("a cat", "a fish")), [], esd.Config(steps=1))
     assert run.summary()["unet_forwards"] == 0
 
 

@@ -1,0 +1,80 @@
+"""One update of one method on random weights of the size of Stable Diffusion 1.5, in fp32; prints its cost as JSON.
+
+Usage: python full_size_run.py METHOD; ``test_full_size.py`` starts it, because a peak of memory belongs to a process.
+"""
+
+import importlib
+import json
+import resource
+import sys
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from erase.concept import Concept
+from erase.run import Run
+
+
+GUARD = 22 * 2**30  # bytes: a method that needs more fails by itself instead of taking the machine down
+# one denoising step and the smallest batch that a method knows: what is held at once is what counts, not for how long
+ONCE = {"steps": 1, "num_inference_steps": 1}
+SETTINGS = {
+    "esd": ONCE,
+    "uce": {},
+    "concept_ablation": {**ONCE, "batch_size": 1, "images": 1},
+    "doco": {**ONCE, "warmup_steps": 0, "batch_size": 2, "images": 1},
+    "advunlearn": {**ONCE, "warmup_steps": 0, "attack_steps": 1, "retain_batch": 1, "retain_trajectories": 1},
+    # half of the two samples lie above the threshold that the same two give
+    "unguide": {**ONCE, "observe_steps": 1, "generation_steps": 4, "calibration_samples": 2, "quantile": 0.01},
+}
+RETAIN = {"advunlearn": ["a dog"], "unguide": ["a cat"]}
+
+
+def build() -> StableDiffusionPipeline:
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+    text = CLIPTextConfig(  # CLIP-L
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        projection_dim=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=2,
+        sample_size=512,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # the rest is the class's default
+    parts = {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": tokenizer, "unet": unet}
+    return StableDiffusionPipeline(
+        **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+
+
+def main(name: str) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (GUARD, GUARD))
+    torch.manual_seed(0)
+    pipe, run = build(), Run(quiet=True)
+    method = importlib.import_module(f"erase.methods.{name}")
+    concept = Concept(target="a cat", anchor="a dog" if name in ("doco", "concept_ablation") else "", kind="object")
+    method.erase(pipe, concept, RETAIN.get(name, []), method.Config(**SETTINGS[name]), run)
+    parameters = {part: sum(p.numel() for p in pipe.components[part].parameters()) for part in ("unet", "text_encoder")}
+    sys.stdout.write(json.dumps({**run.summary(), "parameters": parameters}) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
