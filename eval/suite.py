@@ -9,31 +9,38 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, report, subject, verdict
+from eval import breakdown, compare, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.config import SuiteConfig, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, find_target, grid_rows, held_out_rows
+from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.rows import Row
 from eval.scoring import Scored, Scorers, load_scorers, score
-from eval.table import Table, read_scores, write_scores
+from eval.table import Table, write_scores
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+class Made(NamedTuple):
+    """What is known of the models once their images are made."""
+
+    marks: dict[str, Fingerprint]
+    layers: dict[str, dict[str, float | None]]  # component -> layer -> relative change of its weights
 
 
 def evaluate(
@@ -51,6 +58,7 @@ def evaluate(
     trust_remote_code: bool = False,
     progress: bool = True,
     command: str = "",
+    label: str = "erased",
 ) -> Path:
     """Evaluate one erased model and write ``report.html``, ``report.md`` and ``report.json``.
 
@@ -68,6 +76,7 @@ def evaluate(
         trust_remote_code: allow a folder without ``erasure.json`` to bring its own pipeline code.
         progress: show progress bars.
         command: how to repeat this, printed in the report.
+        label: what to call the model in the report.
 
     Returns:
         The path of ``report.html``.
@@ -84,7 +93,7 @@ def evaluate(
     rows = suite_rows(config, target)
     scorers = scorers or load_scorers(config.judge, config.clip)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
-    marks = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
@@ -94,8 +103,40 @@ def evaluate(
         _check_grid(each.table, config)
     _write_scores(out, scored)
     models = {name: Model(table=each.table, features=each.features) for name, each in scored.items()}
-    content = build_report(config, tested, target, models, marks, judge_card=_judge_card(scorers), command=command)
+    content = build_report(config, tested, target, models, made, judge_card=_judge_card(scorers), command=command)
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
+    evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
+    _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
+    return report.render(out)
+
+
+def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Path:
+    """Write one report of several evaluated models side by side.
+
+    Args:
+        folders: label -> what ``evaluate`` filled; at least one, all with one suite.
+        out: folder for the common ``report.html``, ``report.md`` and ``report.json``.
+        command: how to repeat this, printed in the report.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: a folder holds no evaluation.
+        ValueError: the models cannot be compared; it says why.
+    """
+    evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
+    compared = compare.compare(evaluations)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": evaluations[0].content["suite"],
+        "evaluations": {each.label: os.path.relpath(each.folder, out) for each in evaluations},
+        "verdicts": {each.label: each.content["verdict"] for each in evaluations},
+        "metrics": compare.metric_table(evaluations, compare.find_columns(evaluations)),
+        "comparison": compared,
+        "reproduce": command,
+    }
+    out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "report.json", content)
     return report.render(out)
 
@@ -123,7 +164,7 @@ def build_report(
     tested: subject.Subject,
     target: Target,
     models: dict[str, Model],
-    marks: dict[str, Fingerprint],
+    made: Made,
     *,
     judge_card: dict[str, Any],
     command: str = "",
@@ -131,6 +172,7 @@ def build_report(
     """The content of ``report.json`` from the scores of the models; nothing is generated or judged here."""
     styles, objects = config.axes
     summary = Summary(models=models, target=target, resamples=config.resamples)
+    marks = made.marks
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
@@ -150,16 +192,10 @@ def build_report(
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
+        "layers": made.layers,
         "provenance": _provenance(tested, judge_card),
         "reproduce": command,
     }
-
-
-def read_models(out: Path) -> dict[str, Model]:
-    """The scores that ``evaluate`` left in ``out``, to recompute numbers without a model."""
-    tables = read_scores(out / "scores.jsonl")
-    features = load_file(out / "features.safetensors")
-    return {name: Model(table=table, features=features[name]) for name, table in tables.items()}
 
 
 @dataclass
@@ -203,7 +239,7 @@ def _generate_all(
     device: str,
     dtype: torch.dtype,
     trust_remote_code: bool,
-) -> dict[str, Fingerprint]:
+) -> Made:
     """Generate with one model at a time, so that memory holds one of them."""
     marks = {"base": images.make("base", subject.open_base(tested, device=device, dtype=dtype))}
     if images.config.gold and tested.base == "canvas" and len(target.names) == 1:
@@ -212,7 +248,7 @@ def _generate_all(
         if target.names[0] in gold_names():
             marks["gold"] = images.make("gold", load_gold(target.names[0], dtype=dtype).to(device))
     pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    return {"erased": images.make("erased", pipe)} | marks
+    return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
 
 
 def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, config: SuiteConfig) -> dict[str, Scored]:
