@@ -32,7 +32,7 @@ class Mark(NamedTuple):
     is_struck: bool = False  # withheld by a gate: drawn hollow
 
 
-def forest(marks: Sequence[Mark], *, low: float, high: float, zero: float = 0.0) -> Markup:
+def forest(marks: Sequence[Mark], *, low: float, high: float, ticks: Sequence[float] = (0.0,)) -> Markup:
     """One line per estimate: its interval and its value, on an axis from ``low`` to ``high``; no text inside.
 
     The horizontal positions are percentages, so the chart fills the width that it is given.
@@ -43,7 +43,7 @@ def forest(marks: Sequence[Mark], *, low: float, high: float, zero: float = 0.0)
     def place(value: float) -> str:
         return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
 
-    lines = [f'<line class="axis" x1="{place(zero)}" x2="{place(zero)}" y1="0" y2="100%"/>']
+    lines = [f'<line class="axis" x1="{place(tick)}" x2="{place(tick)}" y1="0" y2="100%"/>' for tick in ticks]
     for index, mark in enumerate(marks):
         y = ROW * index + ROW / 2
         hollow = " hollow" if mark.is_struck else ""
@@ -68,16 +68,25 @@ class Point(NamedTuple):
 
 
 def plane(points: Sequence[Point]) -> Markup:
-    """Normalised erasure (across) against retention (up), both 0 to 1, with a cross of intervals for every model."""
+    """Normalised erasure (across, 0 to 1) against retention (up, to 1), with a cross of intervals for every model.
+
+    The axis of the retention starts at the highest quarter that is below all of it.
+    """
     side, corner = PLANE, PLANE + MARGIN
+    floor = max([0.0, *(cut for cut in (0.25, 0.5, 0.75) if all(each.retention.lo > cut for each in points))])
+
+    def up(value: float) -> float:
+        return round(8 + PLANE * (1 - (min(max(value, floor), 1.0) - floor) / (1 - floor)), 1)
+
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        x, y = _across(tick), _up(tick)
+        height = floor + tick * (1 - floor)
+        x, y = _across(tick), up(height)
         parts.append(
             f'<line class="grid" x1="{x}" x2="{x}" y1="8" y2="{side + 8}"/>'
             f'<line class="grid" x1="{MARGIN}" x2="{corner}" y1="{y}" y2="{y}"/>'
             f'<text x="{x}" y="{side + 26}" text-anchor="middle">{100 * tick:.0f}</text>'
-            f'<text x="{MARGIN - 8}" y="{y + 4}" text-anchor="end">{100 * tick:.0f}</text>'
+            f'<text x="{MARGIN - 8}" y="{y + 4}" text-anchor="end">{100 * height:.3g}</text>'
         )
     parts.append(
         f'<text class="name" x="{MARGIN + side / 2}" y="{side + 46}" text-anchor="middle">normalised erasure, %</text>'
@@ -86,7 +95,7 @@ def plane(points: Sequence[Point]) -> Markup:
     )
     taken: list[tuple[float, float]] = []
     for erasure, retention in points:
-        x, y = _across(erasure.value), _up(retention.value)
+        x, y = _across(erasure.value), up(retention.value)
         label_y = _free(x, y - 9, taken)
         anchor = "end" if erasure.value > 0.75 else "start"
         hollow = " hollow" if erasure.is_struck else ""
@@ -95,7 +104,7 @@ def plane(points: Sequence[Point]) -> Markup:
             f'<g class="{erasure.tint}{hollow}"><title>{escape(erasure.label)}: erasure {escape(erasure.told)}'
             f"{withheld}, retention {escape(retention.told)}</title>"
             f'<line class="range" x1="{_across(erasure.lo)}" x2="{_across(erasure.hi)}" y1="{y}" y2="{y}"/>'
-            f'<line class="range" x1="{x}" x2="{x}" y1="{_up(retention.lo)}" y2="{_up(retention.hi)}"/>'
+            f'<line class="range" x1="{x}" x2="{x}" y1="{up(retention.lo)}" y2="{up(retention.hi)}"/>'
             f'<circle class="dot-mark" cx="{x}" cy="{y}" r="5.5"/>'
             f'<text class="label" x="{x - 8 if anchor == "end" else x + 8}" y="{label_y}" text-anchor="{anchor}">'
             f"{escape(erasure.label)}</text></g>"
@@ -150,10 +159,6 @@ def estimate_mark(label: str, tint: str, estimate: dict[str, Any], *, told: str,
 
 def _across(value: float) -> float:
     return round(MARGIN + PLANE * min(max(value, 0.0), 1.0), 1)
-
-
-def _up(value: float) -> float:
-    return round(8 + PLANE * (1 - min(max(value, 0.0), 1.0)), 1)
 
 
 def _free(x: float, y: float, taken: list[tuple[float, float]]) -> float:

@@ -66,6 +66,7 @@ def _page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
     filters: dict[str, Callable[..., Any]] = {
         name: getattr(text, name) for name in ("number", "interval", "change", "signed", "words", "size", "duration")
     }
@@ -78,6 +79,7 @@ def _page(
         title=title(evaluations),
         evaluations=evaluations,
         columns=columns,
+        groups=[[column for column in columns if column.group == group] for group in range(columns[-1].group + 1)],
         metrics=metrics,
         headline=HEADLINE,
         tones=TONES,
@@ -110,7 +112,7 @@ class _Charts:
     def metric(self, key: str) -> Markup:
         """A share of every model with its interval, 0 to 1."""
         marks = [self._mark(column, key) for column in self.columns]
-        return charts.forest([mark for mark in marks if mark], low=0, high=1)
+        return charts.forest([mark for mark in marks if mark], low=0, high=1, ticks=(0, 0.5, 1))
 
     def effect(self, key: str) -> Markup:
         """The paired change of every model against its own base, -1 to 1."""
@@ -120,7 +122,7 @@ class _Charts:
             for pair in self.comparison["differences"]
             if pair["b"] == column.id and self._is_own_base(pair["a"], column) and key in pair["metrics"]
         ]
-        return charts.forest(marks, low=-1, high=1)
+        return charts.forest(marks, low=-1, high=1, ticks=(-1, 0, 1))
 
     def effects(self) -> list[str]:
         """The shares whose change against base is drawn: those that somebody wants to be high or low."""
@@ -131,7 +133,7 @@ class _Charts:
             if key in known and text.unit(key) == "share" and metric["direction"] != "none"
         ]
 
-    def concepts(self) -> list[dict[str, Any]]:
+    def concepts(self) -> dict[str, Any]:
         """The paired change of the accuracy of every retained concept, one chart per concept, the worst first."""
         by_concept: dict[tuple[str, str], list[charts.Mark]] = {}
         place = {column.id: column for column in self.columns}
@@ -145,7 +147,8 @@ class _Charts:
         rows.sort(key=lambda row: row["worst"])
         low = min([-0.2, *(mark.lo for row in rows for mark in row["marks"])])
         high = max([0.2, *(mark.hi for row in rows for mark in row["marks"])])
-        return [row | {"chart": charts.forest(row["marks"], low=low, high=high)} for row in rows]
+        drawn = [row | {"chart": charts.forest(row["marks"], low=low, high=high)} for row in rows]
+        return {"low": low, "high": high, "rows": drawn}
 
     def plane(self) -> Markup:
         """Erasure against retention."""
@@ -167,7 +170,7 @@ class _Charts:
             if value
         ]
         top = max(changes, default=1.0)
-        found = []
+        found: list[dict[str, Any]] = []
         for component, layers in evaluation.content["layers"].items():
             most = sorted(layers.items(), key=lambda item: -(item[1] or 0.0))[:3]
             found.append(

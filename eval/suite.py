@@ -282,8 +282,15 @@ def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fi
         "storage_bytes": subject.storage(tested.source),
         "footprint": footprint(marks["erased"], marks["base"])._asdict(),
         "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
+        "forwards_per_image": {name: _mean_forwards(model.table) for name, model in models.items()},
         "images": {name: len(model.table) for name, model in models.items()},
     }
+
+
+def _mean_forwards(table: Table) -> float | None:
+    """UNet forwards per image in samples, which depend on the model and on no machine; None where not counted."""
+    counted = [row["unet_forwards"] for row in table.rows if row["unet_forwards"] is not None]
+    return sum(counted) / len(counted) if len(counted) == len(table) else None
 
 
 def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:

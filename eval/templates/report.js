@@ -201,7 +201,6 @@
     who.append(make("span", "", `dot ${source.tint}`), side + (source.role === "erased" ? source.label : source.role));
     who.title = source.label;
     const image = make("img");
-    image.loading = "lazy";
     image.addEventListener("load", () => figure.classList.toggle("smooth", image.naturalWidth > 64));
     image.src = `data:image/webp;base64,${wall.images[place]}`;
     const told = `${wall.badges[badge]}, the judge sees ${wall.seen[seen]}`;
