@@ -10,7 +10,7 @@ from eval.text import number
 
 ROW = 11  # pixels of one interval in a forest plot
 PLANE = 360  # side of the plane in its own units
-MARGIN = 46  # left of and below the plane, for its labels
+MARGIN = 58  # left of and below the plane, for its labels
 KINDS = {  # part of a layer's name -> what it is called in the legend; the first that fits
     "attn2.to_k": "cross-attention keys",
     "attn2.to_v": "cross-attention values",
@@ -80,13 +80,16 @@ def plane(points: Sequence[Point]) -> Markup:
 
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        height = floor + tick * (1 - floor)
-        x, y = _across(tick), up(height)
+        x = _across(tick)
         parts.append(
             f'<line class="grid" x1="{x}" x2="{x}" y1="8" y2="{side + 8}"/>'
-            f'<line class="grid" x1="{MARGIN}" x2="{corner}" y1="{y}" y2="{y}"/>'
             f'<text x="{x}" y="{side + 26}" text-anchor="middle">{100 * tick:.0f}</text>'
-            f'<text x="{MARGIN - 8}" y="{y + 4}" text-anchor="end">{100 * height:.3g}</text>'
+        )
+    for tick in range(round(100 * floor), 101, 25 if floor < 0.5 else 10 if floor < 0.75 else 5):
+        y = up(tick / 100)
+        parts.append(
+            f'<line class="grid" x1="{MARGIN}" x2="{corner}" y1="{y}" y2="{y}"/>'
+            f'<text x="{MARGIN - 8}" y="{y + 4}" text-anchor="end">{tick}</text>'
         )
     parts.append(
         f'<text class="name" x="{MARGIN + side / 2}" y="{side + 46}" text-anchor="middle">normalised erasure, %</text>'

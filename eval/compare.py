@@ -320,12 +320,12 @@ def _concept_changes(evaluation: Evaluation, column: Column) -> list[dict[str, A
     rows = []
     for axis in ("style", "object"):
         asked = ours[axis]
-        gap = (ours[f"judge_{axis}"] == asked).astype(float) - (theirs[f"judge_{axis}"] == asked)
+        hits = [(table[f"judge_{axis}"] == asked).astype(float) for table in (theirs, ours)]
         for concept in dict.fromkeys(asked.tolist()):
             own = asked == concept
-            lo, hi = cluster_bootstrap([gap[own]], cells[own], resamples=summary.resamples)
-            change = {"value": float(gap[own].mean()), "lo": lo, "hi": hi, "n_images": int(own.sum())}
-            rows.append({"column": column.id, "axis": axis, "concept": concept, **change})
+            before, after = (Sample(hit[own], hits[0][own], cells[own]) for hit in hits)
+            change = difference(before, after, paired=True, resamples=summary.resamples)
+            rows.append({"column": column.id, "axis": axis, "concept": concept, **(change or {})})
     return rows
 
 

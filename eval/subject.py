@@ -80,7 +80,8 @@ def open_erased(
     if subject.card:
         from erase.artifact import load
 
-        return load(subject.source, device=device, dtype=dtype)
+        base = subject.base if isinstance(subject.base, str) else None
+        return load(subject.source, device=device, dtype=dtype, base_model=base)
     if trust_remote_code:
         return DiffusionPipeline.from_pretrained(subject.source, dtype=dtype, trust_remote_code=True).to(device)
     return base_model.load_folder(subject.source, device=device, dtype=dtype)

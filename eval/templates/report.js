@@ -64,7 +64,7 @@
   function signed(value, unit) {
     const text = unit === "share" ? (100 * value).toFixed(1) : unit === "score" ? value.toFixed(3) : String(Number(value.toPrecision(3)));
     if (Number(text) === 0) return text.replace("-", "");
-    return value > 0 ? `+${text}` : text.replace("-", "−");
+    return value > 0 ? `+${text}` : text;
   }
 
   function showDifference() {
@@ -87,14 +87,16 @@
       head.scope = "row";
       head.append(make("small", metric.definition));
       row.append(head);
-      for (const side of [a, b]) {
+      for (const [letter, side] of [["A", a], ["B", b]]) {
         const [value, interval] = metric.values[side.id] ?? ["–", ""];
         const cell = make("td", "", "num");
+        cell.dataset.side = letter;
         cell.append(make("span", value, metric.struck.includes(side.id) ? "struck" : ""), make("small", interval));
         row.append(cell);
       }
       const withheld = metric.struck.includes(a.id) || metric.struck.includes(b.id);
       const cell = make("td", gap ? signed(gap[0], metric.unit) : "–", `num gap${gap && withheld ? " struck" : ""}`);
+      cell.dataset.side = "B − A";
       const bar = make("td", "", "bar-cell");
       if (gap) {
         const [value, lo, hi, count] = gap;
@@ -164,6 +166,12 @@
   }
 
   function filterWall() {
+    const sides = models.length > 1 ? [["A", picked.a], ["B", picked.b]] : [];
+    $("sides").replaceChildren(...sides.map(([letter, id]) => {
+      const told = make("span", `${letter}: `);
+      told.append(make("span", "", `dot ${column[id].tint}`), column[id].label);
+      return told;
+    }));
     cards = [];
     for (const group of new Set([column[picked.a].group, column[picked.b].group])) {
       wall.rows[group].forEach((_, index) => keeps(group, index) && cards.push([group, index]));
@@ -197,8 +205,8 @@
     const [place, badge, seen] = wall.marks[source.id][index];
     const figure = make("figure");
     const who = make("span", "", "who");
-    const side = source.id === picked.a ? "A: " : source.id === picked.b ? "B: " : "";
-    who.append(make("span", "", `dot ${source.tint}`), side + (source.role === "erased" ? source.label : source.role));
+    const side = source.id === picked.a ? "A" : "B";
+    who.append(make("span", "", `dot ${source.tint}`), source.role !== "erased" ? source.role : models.length > 1 ? side : source.label);
     who.title = source.label;
     const image = make("img");
     image.addEventListener("load", () => figure.classList.toggle("smooth", image.naturalWidth > 64));
