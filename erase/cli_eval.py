@@ -12,7 +12,7 @@ _SEVERAL = Path("erase-eval")  # where the report of several models goes by defa
 
 
 class _Named(NamedTuple):
-    """A model on the command line: what to call it, where it is, whether ``erasure.json`` tells what it is, its base."""
+    """A model on the command line: what to call it, where it is, whether it has an ``erasure.json``, and its base."""
 
     label: str
     folder: Path

@@ -227,17 +227,25 @@
 
   // ---- definitions on hover and on focus
   const tip = $("tip");
+  let told = null; // whose definition is shown
   function showTip(target) {
+    hideTip();
+    told = target;
     tip.textContent = target.dataset.tip;
     tip.hidden = false;
-    const [box, own] = [target.getBoundingClientRect(), tip.getBoundingClientRect()];
+    target.setAttribute("aria-describedby", "tip");
+    placeTip();
+  }
+  function placeTip() {
+    if (!told) return;
+    const [box, own] = [told.getBoundingClientRect(), tip.getBoundingClientRect()];
     tip.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - own.width - 8))}px`;
     tip.style.top = `${box.bottom + own.height + 10 > innerHeight ? box.top - own.height - 6 : box.bottom + 6}px`;
-    target.setAttribute("aria-describedby", "tip");
   }
   function hideTip() {
     tip.hidden = true;
-    document.querySelector("[aria-describedby='tip']")?.removeAttribute("aria-describedby");
+    told?.removeAttribute("aria-describedby");
+    told = null;
   }
   for (const target of document.querySelectorAll("[data-tip]")) {
     target.addEventListener("mouseenter", () => showTip(target));
@@ -246,7 +254,7 @@
     target.addEventListener("blur", hideTip);
   }
   document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
-  document.addEventListener("scroll", hideTip, { passive: true });
+  document.addEventListener("scroll", placeTip, { passive: true, capture: true }); // focus may scroll, tables do, too
 
   function update() {
     for (const row of table.tBodies[0].rows) {
