@@ -98,12 +98,16 @@ def thumbnails(paths: Sequence[Path]) -> list[str]:
     Raises:
         FileNotFoundError: an image is missing.
     """
-    encoded: list[str] = []
-    for side, quality in STAGES:
-        encoded = [_thumbnail(path, side, quality) for path in paths]
-        if sum(map(len, encoded)) <= BUDGET:
-            break
-    return encoded
+    for side, quality in STAGES[:-1]:
+        encoded, total = [], 0
+        for path in paths:
+            encoded.append(_thumbnail(path, side, quality))
+            total += len(encoded[-1])
+            if total > BUDGET:
+                break
+        else:
+            return encoded
+    return [_thumbnail(path, *STAGES[-1]) for path in paths]
 
 
 def _thumbnail(path: Path, side: int, quality: int) -> str:
