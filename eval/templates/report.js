@@ -172,9 +172,11 @@
       told.append(make("span", "", `dot ${column[id].tint}`), column[id].label);
       return told;
     }));
+    const groups = [...new Set([column[picked.a].group, column[picked.b].group])];
+    const left = groups.map((group) => wall.rows[group].map((_, index) => index).filter((index) => keeps(group, index)));
     cards = [];
-    for (const group of new Set([column[picked.a].group, column[picked.b].group])) {
-      wall.rows[group].forEach((_, index) => keeps(group, index) && cards.push([group, index]));
+    for (let place = 0; place < Math.max(...left.map((each) => each.length)); place++) { // two targets take turns
+      groups.forEach((group, which) => place < left[which].length && cards.push([group, left[which][place]]));
     }
     shown = 0;
     $("wall").replaceChildren();
