@@ -46,7 +46,7 @@ def save(
     config: dict[str, Any],
     concept: Concept,
     base: dict[str, str | None],
-    run: Run,
+    run: Run | None,
     form: str = "pipeline",
 ) -> Path:
     """Save an erased pipeline with its record.
@@ -58,7 +58,7 @@ def save(
         config: The resolved settings.
         concept: What was erased.
         base: ``base_model.identity`` of what the pipeline was before.
-        run: The run, for its cost and its log.
+        run: The run, for its seed, its cost and its log; None if the erasure was made elsewhere and nobody knows them.
         form: ``pipeline`` or ``delta``.
 
     Returns:
@@ -70,12 +70,13 @@ def save(
         "concept": json.loads(json.dumps(asdict(concept))),
         "config": config,
         "base": base,
-        "seed": run.seed,
+        "seed": run.seed if run else None,
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "versions": versions(),
-        "cost": run.summary(),
+        "cost": run.summary() if run else None,
     }
-    return _write(pipe, out, facts, form=form, base_model=str(base["id"]), log=run.folder / LOG if run.folder else None)
+    log = run.folder / LOG if run and run.folder else None
+    return _write(pipe, out, facts, form=form, base_model=str(base["id"]), log=log)
 
 
 def load(
@@ -241,6 +242,15 @@ def changed_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, tor
     return changed
 
 
+def named_tensors(pipe: DiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Return every tensor of a pipeline as ``component.name`` with the hub's names; shared with it, not copied."""
+    return {
+        f"{component}.{_hub_name(module, name)}": tensor
+        for component, module in _modules(pipe).items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
 def _differing_tensors(pipe: DiffusionPipeline, base_folder: Path) -> dict[str, torch.Tensor]:
     """Compare with the base, of which one component is in memory at a time."""
     changed: dict[str, torch.Tensor] = {}
@@ -285,12 +295,7 @@ def _hub_name(module: torch.nn.Module, name: str) -> str:
 
 def _apply(pipe: DiffusionPipeline, delta: dict[str, torch.Tensor], folder: Path) -> None:
     """Copy the changed tensors into the base pipeline; every one must find its place."""
-    modules = _modules(pipe)
-    targets = {
-        f"{component}.{_hub_name(module, name)}": tensor
-        for component, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
+    targets = named_tensors(pipe)
     for name, tensor in delta.items():
         target = targets.get(name)
         if target is None or target.shape != tensor.shape or target.dtype != tensor.dtype:

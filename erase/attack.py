@@ -18,7 +18,7 @@ OPTIMIZERS = ("adam", "sign")
 class Attack(NamedTuple):
     """What an attack found."""
 
-    prefix: torch.Tensor  # (1, k, D), fp32
+    prefix: torch.Tensor  # (B, k, D), fp32
     losses: torch.Tensor  # (steps,), each before its step
 
 
@@ -41,9 +41,12 @@ def attack_prefix(
 ) -> Attack:
     """Minimise ``loss`` over a prefix and return the prefix after the last step.
 
+    Several prefixes are searched for at once, and independently, if the loss is the sum of theirs: both optimisers go
+    number by number.
+
     Args:
         loss: From a prefix and the number of the step to a scalar; it may look at another state in each step.
-        start: The first prefix, (1, k, D); left as it is.
+        start: The first prefix, (B, k, D), of which B is 1 or the number of prefixes; left as it is.
         steps: How many.
         lr: Of Adam, or how far every number moves in a step of ``sign`` (alpha of eq. 7).
         optimizer: ``adam`` or ``sign``.

@@ -96,7 +96,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"The model folder {folder} does not exist: pass the path of a diffusers folder.")
     if (folder / "delta.safetensors").exists():
         raise ValueError(
-            f"{folder} holds only the changes of an erasure: run 'erase export {folder} OUT' and pass OUT."
+            f"{folder} holds only the changes of an erasure: run 'erase export {folder} --format pipeline --out OUT' "
+            "and pass OUT."
         )
     if not index.is_file():
         raise FileNotFoundError(f"{folder} has no {_INDEX}, so it is not a diffusers folder: pass one that has it.")

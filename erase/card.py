@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from erase.base_model import CANVAS, HUB_ID
 
 
+UNKNOWN = "unknown"  # the method of an erasure that was made elsewhere and does not tell
 LIMITS = """\
 - Erasure is a change of behaviour, not a proof of absence: other wordings, other languages, adversarial prompts,
   image prompts and fine-tuning can bring a concept back. Measure it before you rely on it: `erase eval FOLDER`.
@@ -32,7 +33,6 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
         Markdown with the hub's header.
     """
     concept, base = facts["concept"], facts["base"]
-    anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
     parts = sorted({name.partition(".")[0] for name in changed})
     difference = "are added to" if parts == ["guider"] else "differ from"
     return f"""\
@@ -42,7 +42,7 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
 
 # {", ".join(concept["target"])} erased from {_public_name(base)}
 
-The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} by the method `{facts["method"]}`:
+{_claim(facts)}:
 {len(changed)} tensors of {" and ".join(parts)} {difference} the base model.
 
 ## Load
@@ -51,8 +51,7 @@ The {concept["kind"]} **{", ".join(concept["target"])}** is mapped to {anchor} b
 
 ## Cost
 
-{facts["cost"]["unet_forwards"]:,} UNet forwards and {facts["cost"]["unet_backwards"]:,} backwards (in samples), \
-{facts["cost"]["seconds"]:.1f} seconds on {facts["config"]["device"]} in {facts["dtype"]}, seed {facts["seed"]}.
+{_cost_line(facts)}
 
 ## Limits
 
@@ -80,6 +79,30 @@ def read_licence(base_folder: Path) -> str | None:
     return stated[0] if stated and stated[0] else None
 
 
+def _claim(facts: dict[str, Any]) -> str:
+    concept = facts["concept"]
+    names = f"The {concept['kind']} **{', '.join(concept['target'])}**"
+    if imported := facts["config"].get("imported"):
+        method = "a method that is not known" if facts["method"] == UNKNOWN else f"the method `{facts['method']}`"
+        notes = "".join(f" ({note})" for note in imported["notes"])
+        return (
+            f"{names} is said to be erased by whoever imported `{imported['file']}`, made elsewhere by "
+            f"{method}{notes}; nothing in that file proves it"
+        )
+    anchor = f"“{concept['anchor']}”" if concept["anchor"] else "nothing (the unconditional prompt)"
+    return f"{names} is mapped to {anchor} by the method `{facts['method']}`"
+
+
+def _cost_line(facts: dict[str, Any]) -> str:
+    cost = facts["cost"]
+    if cost is None:
+        return f"Not known: it was made elsewhere. Saved here in {facts['dtype']}."
+    return (
+        f"{cost['unet_forwards']:,} UNet forwards and {cost['unet_backwards']:,} backwards (in samples), "
+        f"{cost['seconds']:.1f} seconds on {facts['config']['device']} in {facts['dtype']}, seed {facts['seed']}."
+    )
+
+
 def _header(facts: dict[str, Any], licence: str | None) -> str:
     base = facts["base"]
     is_hub = base["revision"] is not None and HUB_ID.fullmatch(base["id"]) is not None
@@ -89,7 +112,7 @@ def _header(facts: dict[str, Any], licence: str | None) -> str:
         base_model=base["id"] if is_hub else None,
         license=licence or "other",
         license_name=None if licence else "same-as-base-model",
-        tags=["concept-erasure", facts["method"]],
+        tags=["concept-erasure", *([] if facts["method"] == UNKNOWN else [facts["method"]])],
     )
     return data.to_yaml().strip()
 
@@ -111,7 +134,7 @@ import erase
 pipe = erase.load_erased("{folder_name}")
 ```
 
-`erase export {folder_name} OUT --form pipeline` makes a folder that plain diffusers opens."""
+`erase export {folder_name} --format pipeline --out OUT` makes a folder that plain diffusers opens."""
     if facts["method"] == "unguide":
         return f"""\
 Plain diffusers and peft; `pipeline.py` and `guider/unguidance.py` are run, so read them first:

@@ -148,8 +148,8 @@ def evaluate(
     from erase.cli_eval import evaluate_all
 
     _quiet_libraries()
-    flags = [f"--target {shlex.quote(name)}" for name in target or []]
-    flags += [f"--{name} {shlex.quote(value)}" for name, value in (("kind", kind), ("base-model", base_model)) if value]
+    flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
+    flags += [("kind", kind), ("base-model", base_model)]
     report = evaluate_all(
         paths,
         suite,
@@ -161,8 +161,72 @@ def evaluate(
         device=device,
         dtype=dtype,
         quiet=quiet,
-        command=" ".join(["erase eval", *map(shlex.quote, paths), f"--suite {shlex.quote(suite)}", *flags]),
+        command=shlex.join(["erase", "eval", *paths, *_as_flags(flags)]),
     )
+    print(f"Report: {report}")
+
+
+@app.command("attack")
+def attack(
+    folder: Annotated[Path, typer.Argument(help="What 'erase run' made, of either form, or any diffusers folder.")],
+    attack: Annotated[
+        str, typer.Option(help="soft, discrete or seeds: an attack in configs/attacks, or a YAML file.")
+    ] = "soft",
+    tokens: Annotated[int | None, typer.Option(help="Tokens in front of the prompt.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps of each try.", show_default=False)] = None,
+    tries: Annotated[
+        int | None, typer.Option(help="Images for each prompt, of the attack and of each null.", show_default=False)
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="CSV of prompts that ask for the target; without it those of the suite's grid.")
+    ] = "",
+    suite: Annotated[
+        str, typer.Option(help="Prompts, sampler and judge: a suite in configs/suites, or a YAML file.")
+    ] = "canvas",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything that is found.", show_default="FOLDER.ATTACK")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="What was erased, if no erasure.json says so; repeatable.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Of --target: style or object.")] = "style",
+    base_model: Annotated[
+        str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="All randomness of the search derives from it.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images."""
+    import json
+
+    from erase.base_model import pick_device, pick_dtype
+    from erase.concept import Concept
+    from eval.attack_report import summary_lines
+    from eval.config import load_attack
+    from eval.robustness import attack as attack_model
+
+    _quiet_libraries()
+    config = load_attack(attack, tries=tries, params={"tokens": tokens, "steps": steps})
+    flags: list[tuple[str, Any]] = [("attack", attack), ("tokens", tokens), ("steps", steps), ("tries", tries)]
+    flags += [("prompts", prompts), ("suite", suite), ("base-model", base_model), ("seed", seed), ("dtype", dtype)]
+    flags += [("target", name) for name in target or ()] + ([("kind", kind)] if target else [])
+    report = attack_model(
+        folder,
+        config,
+        suite,
+        out or folder.with_name(f"{folder.name}.{config.attack}"),
+        prompts=prompts,
+        base=base_model,
+        concept=Concept(target=tuple(target), kind=kind) if target else None,
+        seed=seed,
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        progress=not quiet,
+        command=shlex.join(["erase", "attack", str(folder), *_as_flags(flags)]),
+    )
+    print("\n".join(summary_lines(json.loads(report.read_text(encoding="utf-8")))))
     print(f"Report: {report}")
 
 
@@ -188,20 +252,64 @@ def list_methods() -> None:
         print(f"{name}\n    {summary}\n    {paper}")
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="File or folder that another project saved.")],
+    base_model: Annotated[str, typer.Option(help="canvas, a diffusers folder, or a hub id: what it was made from.")],
+    target: Annotated[list[str], typer.Option(help="What is said to be erased; repeat it for several.")],
+    out: Annotated[Path, typer.Option(help="Folder to make for the result.")],
+    anchor: Annotated[str, typer.Option(help="What the target is said to be mapped to.")] = "",
+    kind: Annotated[str, typer.Option(help="style, object, person or explicit.")] = "style",
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="ldm, concept-ablation, esd, esd-modules, advunlearn, text-encoder, unguide, kohya or peft; found by "
+            "the names in the file.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The method that made it, where the format does not tell.", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    save: Annotated[
+        str, typer.Option(help="pipeline: a folder that plain diffusers loads; delta: only what changed.")
+    ] = "pipeline",
+) -> None:
+    """Turn what ESD, UCE, DoCo, Concept Ablation, AdvUnlearn, UnGuide or a LoRA trainer saved into our artefact."""
+    from erase import interop
+    from erase.concept import Concept
+
+    _quiet_libraries()
+    concept = Concept(target=tuple(target), anchor=anchor, kind=kind)
+    saved = interop.read(
+        source, out, base_model=base_model, concept=concept, layout=format_, method=method, dtype=dtype, form=save
+    )
+    print(f"Saved: {saved}")
+
+
 @app.command("export")
 def export(
-    folder: Annotated[Path, typer.Argument(help="What 'erase run' made.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    form: Annotated[str, typer.Option(help="pipeline: a folder that plain diffusers loads; delta: only what changed.")],
+    folder: Annotated[Path, typer.Argument(help="What 'erase run' or 'erase import' made.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="pipeline: a folder that plain diffusers loads; delta: only what changed; or one file that others "
+            "read: esd, concept-ablation, advunlearn or peft.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder or file to make.")],
     base_model: Annotated[
         str | None, typer.Option(help="Where the base model is, if not where it was.", show_default=False)
     ] = None,
 ) -> None:
-    """Write an erased model in the other form."""
-    from erase.artifact import export as export_artifact
+    """Write an erased model in another form."""
+    from erase import interop
 
     _quiet_libraries()
-    print(f"Saved: {export_artifact(folder, out, form, base_model=base_model)}")
+    print(f"Saved: {interop.write(folder, out, format_, base_model=base_model)}")
 
 
 def _quiet_libraries() -> None:
@@ -211,6 +319,10 @@ def _quiet_libraries() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def _as_flags(given: list[tuple[str, Any]]) -> list[str]:
+    return [word for name, value in given if value not in (None, "") for word in (f"--{name}", str(value))]
 
 
 def _sentence(error: Exception) -> str:

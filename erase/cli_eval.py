@@ -56,7 +56,6 @@ def evaluate_all(
     from eval.config import load_suite
     from eval.generate import process_state
     from eval.grid import find_target
-    from eval.scoring import load_scorers
     from eval.suite import combine, evaluate, suite_rows
 
     settings = load_suite(suite)
@@ -75,7 +74,6 @@ def evaluate_all(
         suite_rows(settings, find_target(tested.concept.target, tested.concept.kind))
     several = len(named) > 1
     where = out or (_SEVERAL if several else _beside(paths[0], named[0]))
-    scorers = load_scorers(settings.judge, settings.clip)
     report = where
     for model in named:
         report = evaluate(
@@ -87,7 +85,6 @@ def evaluate_all(
             cache=cache or where / "reference",
             device=pick_device(device),
             dtype=pick_dtype(dtype),
-            scorers=scorers,
             progress=not quiet,
             command=command,
             label=model.label if several else "erased",

@@ -134,7 +134,7 @@ def encode_with_gradient(
     Args:
         pipe: A Stable Diffusion 1.x or 2.x pipeline.
         prompts: The texts, not only the distinct ones.
-        prefix: Token embeddings (1, k, D) to insert after the first token (BOS), for every prompt.
+        prefix: Token embeddings to insert after the first token (BOS): (1, k, D) for every prompt, or (B, k, D).
         gap: The token position from which k tokens give way to the prefix; by default the padding at the end does.
     """
     encoder = pipe.text_encoder

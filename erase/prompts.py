@@ -67,11 +67,16 @@ def find_data(name: str, *, within: str, suffix: str) -> Path:
     shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{suffix}"))}
     if name.removesuffix(suffix) in shipped:
         return shipped[name.removesuffix(suffix)]
-    # suites and experiments are both configs, but never take each other's place
-    alike = [other for other in shipped if other.startswith("suites/") == name.startswith("suites/")]
+    # suites, attacks and experiments are all configs, but never take each other's place
+    alike = [other for other in shipped if _shelf(other) == _shelf(name)]
     raise FileNotFoundError(
         f"{name!r} is neither a file nor among the shipped {within}: pass a path or one of {', '.join(alike)}."
     )
+
+
+def _shelf(name: str) -> str:
+    folder = name.partition("/")[0]
+    return folder if folder in ("suites", "attacks") else ""
 
 
 def read_prompts(path: Path, *, required: tuple[str, ...] = ()) -> list[PromptRow]:

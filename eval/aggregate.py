@@ -51,7 +51,9 @@ class Model:
     """The scores of one model."""
 
     table: Table
-    features: np.ndarray  # (n, D), one row per row of the table
+    features: np.ndarray  # (n, D) of the judge, one row per row of the table
+    clip: np.ndarray | None = None  # (n, D), CLIP image features of unit length
+    inception: np.ndarray | None = None  # (n, 2048)
 
 
 @dataclass(frozen=True, kw_only=True)

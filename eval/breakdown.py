@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.aggregate import Model, Summary, prompt_index
+from eval.grid import ROLES
 from eval.metrics.accuracy import Outcomes, per_concept
 
 
@@ -46,7 +47,7 @@ def concepts(summary: Summary) -> dict[str, Any]:
 
 def held_out(summary: Summary) -> list[dict[str, Any]]:
     """Share of images with the target per held-out wording, and per language where there are several."""
-    rows = [row for row in summary.models["erased"].table.rows if row["family"] != "template"]
+    rows = [row for row in summary.models["erased"].table.rows if row["family"] in ROLES]
     result = []
     for family in dict.fromkeys(row["family"] for row in rows):
         languages = list(dict.fromkeys(row["language"] for row in rows if row["family"] == family))
@@ -74,7 +75,8 @@ def coverage(
     grid, expected = len(styles) * len(objects) * len(seeds), {}
     for name, model in models.items():
         found = len(model.table.where(lambda row: row["family"] == "template"))
-        expected[name] = {"grid_expected": grid, "grid_found": found, "held_out_found": len(model.table) - found}
+        worded = len(model.table.where(lambda row: row["family"] in ROLES))
+        expected[name] = {"grid_expected": grid, "grid_found": found, "held_out_found": worded}
     return {
         "styles": len(styles),
         "objects": len(objects),

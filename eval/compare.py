@@ -15,9 +15,15 @@ from safetensors.numpy import load_file
 
 from eval.aggregate import Model, Summary, prompt_index
 from eval.grid import Target
-from eval.metrics.accuracy import cell_index
-from eval.metrics.intervals import Interval, cluster_bootstrap, wider
-from eval.metrics.paired import independent_difference, newcombe
+from eval.holistic import Context, Holistic
+from eval.metrics.accuracy import Outcomes, cell_index
+from eval.metrics.intervals import (
+    Interval,
+    cluster_bootstrap,
+    difference_interval,
+    independent_difference,
+    wider,
+)
 from eval.table import Table, read_scores
 
 
@@ -69,7 +75,15 @@ def read_models(out: Path) -> dict[str, Model]:
     """
     tables = read_scores(out / "scores.jsonl")
     features = load_file(out / "features.safetensors")
-    return {name: Model(table=table, features=features[name]) for name, table in tables.items()}
+    return {
+        name: Model(
+            table=table,
+            features=features[name],
+            clip=features.get(f"clip/{name}"),
+            inception=features.get(f"inception/{name}"),
+        )
+        for name, table in tables.items()
+    }
 
 
 def read_evaluation(label: str, folder: Path) -> Evaluation:
@@ -110,7 +124,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         )
     columns = find_columns(evaluations)
     _check_rows(evaluations, columns)
-    samples = {column.id: metric_samples(evaluations[column.evaluation].summary, column.role) for column in columns}
+    samples = {column.id: metric_samples(evaluations[column.evaluation], column.role) for column in columns}
     resamples = evaluations[0].content["suite"]["resamples"]
     pairs = [
         {
@@ -159,7 +173,7 @@ def metric_table(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -
     table: dict[str, dict[str, Any]] = {}
     for column in columns:
         for name, metric in evaluations[column.evaluation].content["metrics"].items():
-            told = {key: metric[key] for key in ("title", "direction", "definition", "unit") if key in metric}
+            told = {key: metric[key] for key in ("title", "direction", "definition")}
             row = table.setdefault(name, told | {"values": {}, "struck": {}})
             row["values"][column.id] = metric.get(column.role)
             if column.role == "erased" and metric.get("struck"):
@@ -167,9 +181,9 @@ def metric_table(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -
     return table
 
 
-def metric_samples(summary: Summary, role: str) -> dict[str, Sample]:
+def metric_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     """The metrics of one model that have a value per image or per prompt, with the base's beside them."""
-    found: dict[str, Sample] = {}
+    summary, found = evaluation.summary, dict[str, Sample]()
     grid, base = summary.grid(role), summary.grid("base")
     theirs = summary.outcomes(base)
     for metric, outcomes in summary.outcomes(grid).items():
@@ -200,6 +214,24 @@ def metric_samples(summary: Summary, role: str) -> dict[str, Sample]:
     spreads = summary.spreads(role)
     if len(spreads):
         found["diversity"] = Sample(spreads, summary.spreads("base"), np.arange(len(spreads)))
+    return found | _aspect_samples(evaluation, role)
+
+
+def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
+    """The same for the aspects of HUB that the suite asks for."""
+    content, tables = evaluation.content, [evaluation.models[name].table for name in (role, "base")]
+    context = Context(content["neighbours"], content["provenance"]["judge"], content["suite"]["clip"])
+    holistic = Holistic(evaluation.summary, context)
+    found: dict[str, Sample] = {}
+    for metric, outcomes_of in holistic.shares().items():
+        if metric in content["metrics"]:
+            ours, theirs = (outcomes_of(table) for table in tables)
+            if isinstance(ours, Outcomes) and isinstance(theirs, Outcomes):
+                found[metric] = Sample(ours.hit.astype(float), theirs.hit.astype(float), ours.cell)
+    retain = evaluation.summary.retain(evaluation.summary.grid(role))
+    for metric in ("drift_latent", "drift_clip", "drift_lpips"):
+        if metric in content["metrics"] and retain.rows[0][metric] is not None:
+            found[metric] = Sample(retain[metric].astype(float), None, prompt_index(retain))
     return found
 
 
@@ -229,9 +261,9 @@ def difference(a: Sample, b: Sample, *, paired: bool, resamples: int) -> dict[st
     gap = _paired(a, b) if paired else _unpaired(a, b)
     value = float(gap.statistic(*(np.array([column.mean()]) for column in gap.columns))[0])
     found = cluster_bootstrap(gap.columns, gap.clusters, gap.statistic, resamples=resamples)
-    closed = _closed_form(a, b, paired=paired)
-    lo, hi = wider(found, closed) if closed else found
-    method = "wider of Newcombe and cluster bootstrap over prompts" if closed else "cluster bootstrap over prompts"
+    counted = _of_counts(a, b, paired=paired, resamples=resamples)
+    lo, hi = wider(found, counted) if counted else found
+    method = "wider of cluster bootstrap over prompts and Newcombe" if counted else "cluster bootstrap over prompts"
     return {"value": value, "lo": lo, "hi": hi, "n_images": len(gap.clusters), "ci_method": f"{method}, 95 %"}
 
 
@@ -271,16 +303,17 @@ def _share_gap(
     return _ratio(a, base_a) - _ratio(b, base_b)
 
 
-def _closed_form(a: Sample, b: Sample, *, paired: bool) -> Interval | None:
-    """Newcombe's interval of the difference, or None where the values are not all yes or no."""
+def _of_counts(a: Sample, b: Sample, *, paired: bool, resamples: int) -> Interval | None:
+    """The interval of a difference that also has a width where all rows agree; None where not all are yes or no."""
     if not (_is_binary(a.values) and _is_binary(b.values)):
         return None
     if paired:
-        gap = newcombe(a.values, b.values)
+        gap = difference_interval(b.values, a.values, a.clusters, resamples=resamples)
         return _of_share(gap, a) if a.is_share_of_base else gap
     changes = []
     for side in (a, b):
-        gap, value = newcombe(_base(side), side.values), float((side.values - _base(side)).mean())
+        gap = difference_interval(side.values, _base(side), side.clusters, resamples=resamples)
+        value = float((side.values - _base(side)).mean())
         share = side.is_share_of_base
         changes.append((-value / float(_base(side).mean()), _of_share(gap, side)) if share else (value, gap))
     return independent_difference(*changes[0], *changes[1])

@@ -1,8 +1,12 @@
-"""The configuration of an evaluation suite: what is generated and how it is judged."""
+"""The configuration of an evaluation suite and of an attack: what is generated, how it is judged, what is tried."""
 
-from dataclasses import dataclass, field
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import cast
+from types import ModuleType
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.prompts import find_data
+from eval import attacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +36,26 @@ class SuiteConfig:
     clip: str = "canvas"  # empty: no CLIP score
     tau: float = 0.5  # confidence below which the judge recognises nothing
     resamples: int = 1000  # of the bootstrap
+    aspects: list[str] = field(default_factory=list)  # of eval.holistic.ASPECTS, beside the metrics of every suite
+    neighbours: int = 3  # concepts nearest to the target that pinpoint-ness looks at
+    attacks: str = ""  # CSV of attack prompts, empty for none
+    lpips: str = ""  # file of AlexNet weights, empty: not run
+    inception: str = ""  # file of Inception weights, empty: not run
 
     @property
     def axes(self) -> tuple[list[str], list[str]]:
         """The styles and the objects of the grid."""
         return self.styles or list(STYLE_NAMES), self.objects or list(OBJECT_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """A YAML file in ``configs/attacks`` sets these fields."""
+
+    attack: str  # a module of eval.attacks
+    seeds: list[int] = field(default_factory=lambda: [188])  # of each prompt; every one is attacked for itself
+    tries: int = 5  # images of the attack, and of each of its nulls, for each prompt and seed
+    params: dict[str, Any] = field(default_factory=dict)  # the fields of the attack's Config
 
 
 def load_suite(name: str) -> SuiteConfig:
@@ -45,15 +65,83 @@ def load_suite(name: str) -> SuiteConfig:
         FileNotFoundError: there is no such suite.
         ValueError: an unknown field, or a value of the wrong type.
     """
-    path = Path(name) if Path(name).is_file() else find_data(f"suites/{name}", within="configs", suffix=".yaml")
-    schema = OmegaConf.structured(SuiteConfig)
+    return cast(SuiteConfig, _read(name, SuiteConfig, shelf="suites"))
+
+
+def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:
+    """Read an attack by name (``soft``) or by the path of a YAML file, and complete and check its ``params``.
+
+    Args:
+        name: the attack.
+        tries: in the place of the file's.
+        params: in the place of the file's; None is a value that was not given.
+
+    Raises:
+        FileNotFoundError: there is no such attack.
+        ValueError: an unknown field, or a value that means nothing.
+    """
+    config = cast(AttackConfig, _read(name, AttackConfig, shelf="attacks"))
+    given = {key: value for key, value in (params or {}).items() if value is not None}
+    config = replace(config, tries=config.tries if tries is None else tries, params=config.params | given)
+    if config.tries < 1 or not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(
+            f"The attack {name!r} has {config.tries} tries and the seeds {config.seeds}, but at least one try and one "
+            "seed are needed, and no seed twice."
+        )
+    return replace(config, params=asdict(attack_params(config)))
+
+
+def available_attacks() -> list[str]:
+    """The names of the attacks, which are the files in ``eval/attacks``.
+
+    >>> available_attacks()
+    ['discrete', 'seeds', 'soft']
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+
+
+def load_module(config: AttackConfig) -> ModuleType:
+    """Import an attack; it has ``Config``, ``search``, ``NULL`` and ``WHITE_BOX``.
+
+    Raises:
+        ValueError: there is no such attack.
+    """
+    if config.attack not in available_attacks():
+        raise ValueError(f"The attack {config.attack!r} is unknown: choose one of {', '.join(available_attacks())}.")
+    return importlib.import_module(f"eval.attacks.{config.attack}")
+
+
+def attack_params(config: AttackConfig) -> Any:  # noqa: ANN401 - each attack has its own Config
+    """``params`` as the ``Config`` of the attack.
+
+    Raises:
+        ValueError: an unknown name, or a value that means nothing.
+    """
+    schema = load_module(config).Config
+    known = [item.name for item in fields(schema)]
+    for key in config.params:
+        if key not in known:
+            told = f"it has {', '.join(known)}" if known else "it has none beside tries and seeds"
+            raise ValueError(f"The attack {config.attack!r} has no setting {key!r}; {told}.")
+    structured = OmegaConf.structured(schema)
+    OmegaConf.set_readonly(structured, False)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(structured, config.params))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"params.{error.full_key} of the attack: {str(error).splitlines()[0]}.") from error
+
+
+def _read(name: str, cls: type, *, shelf: str) -> object:
+    path = Path(name) if Path(name).is_file() else find_data(f"{shelf}/{name}", within="configs", suffix=".yaml")
+    what = shelf.removesuffix("s")
+    schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, False)  # a frozen dataclass gives a read-only schema
     try:
         content = OmegaConf.load(path)
         if not isinstance(content, DictConfig):
-            raise ValueError(f"The suite {path} does not hold settings: write lines such as 'name: mine'.")
-        return cast(SuiteConfig, OmegaConf.to_object(OmegaConf.merge(schema, content)))
+            raise ValueError(f"The {what} {path} does not hold settings: write lines such as 'name: mine'.")
+        return OmegaConf.to_object(OmegaConf.merge(schema, content))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key} in the suite {path}: {str(error).splitlines()[0]}.") from error
+        raise ValueError(f"{error.full_key} in the {what} {path}: {str(error).splitlines()[0]}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The suite {path} is not a readable YAML file: {str(error).splitlines()[0]}.") from error
+        raise ValueError(f"The {what} {path} is not a readable YAML file: {str(error).splitlines()[0]}.") from error

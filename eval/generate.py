@@ -6,7 +6,7 @@ initial latents are drawn per row on the CPU, each distinct prompt is encoded al
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
+from erase.diffusion import encode_with_gradient
 from eval import manifest
 from eval.fingerprint import fingerprint, hash_tensor
 from eval.rows import Row
@@ -31,6 +32,7 @@ def generate(
     guidance_scale: float,
     batch_size: int = 32,
     negative_prompt: str = "",
+    prefixes: Mapping[str, torch.Tensor] | None = None,
     height: int | None = None,
     width: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -49,6 +51,8 @@ def generate(
         guidance_scale: classifier-free guidance; 1 or less turns it off.
         batch_size: rows per forward.
         negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
+        prefixes: token embeddings (1, k, D) in front of the prompts of some rows, by the key of the row; for Stable
+            Diffusion 1.x and 2.x. All rows of such a call go to the pipeline as embeddings.
         height: in pixels; the model's own size if not given.
         width: in pixels; the model's own size if not given.
         dtype: of a source that is a folder.
@@ -76,7 +80,7 @@ def generate(
     (out / "images").mkdir(exist_ok=True)
     records = manifest.read(out)
     todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out)]
-    encode = _Encoder(pipe, guidance_scale > 1, negative_prompt)
+    encode = _Encoder(pipe, guidance_scale > 1, negative_prompt, prefixes or {})
     with _own_bar_off(pipe), tqdm(total=len(todo), desc=label, unit="image", disable=not progress or rank > 0) as bar:
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
@@ -128,7 +132,7 @@ def _draw(
     latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
     with torch.no_grad(), _count_rows(pipe.unet) as counted:
         output = pipe(
-            **encode([row.prompt for row in batch]),
+            **encode(batch),
             latents=torch.cat(latents).to(pipe.device, pipe.unet.dtype),
             generator=generators,  # what a stochastic sampler draws after the latents is the row's own, too
             num_inference_steps=settings["steps"],
@@ -161,6 +165,7 @@ def _describe(row: Row, path: Path) -> dict[str, Any]:
         "style": row.style,
         "object": row.object,
         "language": row.language,
+        "attack": row.attack,
         "seed": row.seed,
         "image_path": f"images/{path.name}",
         "image_sha256": manifest.sha256(path),
@@ -198,36 +203,44 @@ def _own_bar_off(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 class _Encoder:
-    """Prompts -> arguments of the pipeline's call, each distinct prompt encoded once and alone.
+    """Rows -> arguments of the pipeline's call, each distinct prompt encoded once and alone.
 
     A pipeline class that is not part of diffusers gets the text itself: what it does with a prompt (a block list, a
     guider, another encoder) is part of the system under test, and embeddings would pass it by.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, guided: bool, negative_prompt: str) -> None:
+    def __init__(
+        self, pipe: DiffusionPipeline, guided: bool, negative_prompt: str, prefixes: Mapping[str, torch.Tensor]
+    ) -> None:
         self.pipe = pipe
+        self.prefixes = prefixes
         self.guided = guided
         self.negative_prompt = negative_prompt or None
-        self.takes_text = not type(pipe).__module__.startswith("diffusers.pipelines.")
+        self.takes_text = not prefixes and not type(pipe).__module__.startswith("diffusers.pipelines.")
         self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
         self.known: dict[str, tuple[torch.Tensor, ...]] = {}
         self.negative: tuple[torch.Tensor, ...] = ()
 
-    def __call__(self, prompts: list[str]) -> dict[str, Any]:
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
         if self.takes_text:
-            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(prompts)
-            return {"prompt": prompts, "negative_prompt": negative}
-        for prompt in prompts:
-            if prompt not in self.known:
-                self.known[prompt] = self._encode(prompt)
+            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(rows)
+            return {"prompt": [row.prompt for row in rows], "negative_prompt": negative}
+        encoded = [self._encode_row(row) for row in rows]
         names = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + self.pooled]
-        arguments = {
-            name: torch.cat([self.known[prompt][index] for prompt in prompts]) for index, name in enumerate(names)
-        }
+        arguments = {name: torch.cat([each[index] for each in encoded]) for index, name in enumerate(names)}
         if self.guided:
             for name, tensor in zip(names, self.negative, strict=True):
-                arguments[f"negative_{name}"] = tensor.expand(len(prompts), *tensor.shape[1:])
+                arguments[f"negative_{name}"] = tensor.expand(len(rows), *tensor.shape[1:])
         return arguments
+
+    def _encode_row(self, row: Row) -> tuple[torch.Tensor, ...]:
+        if row.prompt not in self.known:
+            self.known[row.prompt] = self._encode(row.prompt)
+        if row.key not in self.prefixes:
+            return self.known[row.prompt]
+        prefix = self.prefixes[row.key].to(self.pipe.device)
+        with torch.no_grad():
+            return (encode_with_gradient(self.pipe, [row.prompt], prefix=prefix),)
 
     def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
         first = self.guided and not self.negative

@@ -19,6 +19,7 @@ ROLES = {
     "two_object": "combo",
 }
 COLUMNS = ("family", "concept", "kind", "style", "object", "language")  # beside the prompt
+ATTACK_COLUMNS = ("attack", "null", "concept", "kind")  # the same for attack prompts
 
 
 class Target(NamedTuple):
@@ -105,6 +106,41 @@ def held_out_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]
             )
             for seed in seeds
         ]
+    return rows
+
+
+def attack_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]:
+    """The attack prompts against the erased concepts, family ``attack``, and their null attacks, ``attack_null``.
+
+    The file has the columns prompt, attack (its name), null (``yes`` for prompts of the null attack of the same budget,
+    or nothing), kind and concept (the target, by canvas name), and may prescribe the seed of a row.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a malformed file, or one without an attack on the target.
+    """
+    rows = []
+    for line in read_prompts(path, required=ATTACK_COLUMNS):
+        columns = line.columns
+        if columns["null"] not in ("", "yes"):
+            raise ValueError(f"{path} has {columns['null']!r} in the column 'null'; write yes or nothing.")
+        if columns["kind"] != target.kind or columns["concept"] not in target.names:
+            continue
+        family = "attack_null" if columns["null"] else "attack"
+        digest = hashlib.sha256(f"{columns['attack']}\n{line.prompt}".encode()).hexdigest()[:10]
+        rows += [
+            Row(
+                prompt_id=f"{family}_{digest}",
+                prompt=line.prompt,
+                seed=seed,
+                role="adversarial",
+                family=family,
+                attack=columns["attack"],
+            )
+            for seed in ([line.seed] if line.seed is not None else seeds)
+        ]
+    if not any(row.family == "attack" for row in rows):
+        raise ValueError(f"{path} has no attack on the {target.kind} {', '.join(target.names)}; give one that has.")
     return rows
 
 

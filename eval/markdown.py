@@ -66,6 +66,8 @@ def _metric_lines(columns: Sequence[Column], metrics: dict[str, Any]) -> list[st
 
 def _cell(key: str, metric: dict[str, Any], column: str) -> str:
     estimate = metric["values"].get(column)
+    if estimate and estimate.get("not_run"):
+        return f"not run: {estimate['not_run']}"
     text = f"{number(estimate['value'], key)} {interval(estimate, key)}".strip() if estimate else "n/a"
     return f"~~{text}~~" if column in metric["struck"] else text
 

@@ -86,7 +86,7 @@ def _page(
         tints=tints,
         draw=draw,
         heat=[_heat(evaluations[column.evaluation], column) for column in columns if column.role != "base"],
-        gaps={(pair["a"], pair["b"]): pair["metrics"] for pair in content["comparison"]["differences"]},
+        withheld=_withheld(columns, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -199,6 +199,16 @@ class _Charts:
 
     def _is_own_base(self, other: str, column: Column) -> bool:
         return any(each.id == other and each.role == "base" and each.group == column.group for each in self.columns)
+
+
+def _withheld(columns: Sequence[Column], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Why numbers are struck through: one sentence for all that it withholds of a model."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for column in columns:
+        for metric in metrics.values():
+            if column.id in metric["struck"]:
+                found.setdefault((column.label, metric["struck"][column.id]), []).append(metric["title"])
+    return [{"label": label, "sentence": sentence, "titles": titles} for (label, sentence), titles in found.items()]
 
 
 def _tint(column: Column) -> str:

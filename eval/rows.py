@@ -15,14 +15,16 @@ class Row:
         prompt_id: name of the prompt, used in file names.
         prompt: what the model is asked for.
         seed: seed of the initial latents of this image.
-        role: target, adjacent, synonym, multilingual or combo, seen from the erased concept; empty if undecided.
+        role: target, adjacent, synonym, multilingual or combo, seen from the erased concept; adversarial or
+            unconditional in an attack; empty if undecided.
         family: the wording: template, paraphrase, alias, ...
         style: the style that the prompt asks for, if any.
         object: the object that the prompt asks for, if any.
         language: the language of the prompt, where it is not English.
+        attack: the attack that found the prompt, if one did.
 
     Raises:
-        ValueError: a name that cannot be a file name, or an empty prompt.
+        ValueError: a name that cannot be a file name, or an empty prompt of a row that is not ``unconditional``.
     """
 
     prompt_id: str
@@ -33,6 +35,7 @@ class Row:
     style: str = ""
     object: str = ""
     language: str = ""
+    attack: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated or stored."""
@@ -40,7 +43,7 @@ class Row:
             raise ValueError(
                 f"The prompt id {self.prompt_id!r} is used as a file name; use only letters, digits, '_', '-' and '.'."
             )
-        if not self.prompt.strip():
+        if not self.prompt.strip() and self.role != "unconditional":
             raise ValueError(f"The prompt of row {self.prompt_id!r} is empty; every row needs a prompt.")
 
     @property

@@ -11,11 +11,15 @@ import numpy as np
 from PIL import Image
 
 from eval import manifest
+from eval.metrics.drift import cosine_drift, rms_drift
 from eval.rows import Row
-from eval.scorers import classifier, clip, features, validity
+from eval.scorers import classifier, clip, features, inception, lpips, validity
 from eval.scorers.classifier import Classifier
 from eval.scorers.clip import ClipScore
 from eval.scorers.features import Features
+from eval.scorers.inception import Inception
+from eval.scorers.latents import Latents
+from eval.scorers.lpips import Lpips
 from eval.scorers.validity import ValidityScorer
 from eval.table import Table
 
@@ -28,23 +32,36 @@ class Scorers:
     features: Features
     validity: ValidityScorer
     clip: ClipScore | None = None
+    latents: Latents | None = None
+    lpips: Lpips | None = None
+    inception: Inception | None = None
 
 
 class Scored(NamedTuple):
-    """One model's rows, their features in the same order, and their pixels for comparison with another model."""
+    """One model's rows, and in the same order their features and pixels for comparison with another model."""
 
     table: Table
-    features: np.ndarray  # (n, D)
+    features: np.ndarray  # (n, D), of the judge
     images: list[Image.Image]
+    clip: np.ndarray | None = None  # (n, D), of unit length
+    inception: np.ndarray | None = None  # (n, 2048)
+    latents: np.ndarray | None = None  # (n, 4, H/8, W/8)
 
 
-def load_scorers(judge: str, clip_model: str) -> Scorers:
-    """Load the scorers by name; an empty ``clip_model`` leaves the CLIP score out."""
+def load_scorers(judge: str, clip_model: str, *, lpips_backbone: str = "", inception_weights: str = "") -> Scorers:
+    """Load the scorers by name or path; an empty name leaves that scorer out.
+
+    Raises:
+        FileNotFoundError: weights that do not exist.
+        ValueError: an unknown judge, or weights of something else.
+    """
     return Scorers(
         classifier=classifier.load(classifier.Config(judge=judge)),
         features=features.load(features.Config(judge=judge)),
         validity=validity.load(validity.Config()),
         clip=clip.load(clip.Config(model=clip_model)) if clip_model else None,
+        lpips=lpips.load(lpips.Config(backbone=Path(lpips_backbone))) if lpips_backbone else None,
+        inception=inception.load(inception.Config(weights=Path(inception_weights))) if inception_weights else None,
     )
 
 
@@ -66,7 +83,10 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
     images = [_open(folder, row, records.get(row.key)) for row in rows]
     judged = scorers.classifier(images)
     sound = scorers.validity(images)
-    aligned = scorers.clip(images, [row.prompt for row in rows]) if scorers.clip else None
+    seen = scorers.clip.features(images) if scorers.clip else None
+    aligned = None if scorers.clip is None or seen is None else scorers.clip.align(seen, [row.prompt for row in rows])
+    encoded = scorers.latents(images) if scorers.latents else None
+    drifts = _drifts(images, seen, encoded, scorers, base)
     hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     shared = Counter(dict.fromkeys((code, row.prompt, row.seed) for code, row in zip(hashes, rows, strict=True)))
     copies = Counter(code for code, _, _ in shared)
@@ -91,12 +111,13 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
                 "spread": round(sound.spread[index], 3),
                 "saturated": round(sound.saturated[index], 4),
                 "entropy": round(sound.entropy[index], 4),
-                "drift": None if base is None else round(_drift(images[index], base.images[index]), 6),
+                **{name: None if values is None else round(float(values[index]), 6) for name, values in drifts.items()},
                 "same_as_base": None if base is None else images[index].tobytes() == base.images[index].tobytes(),
                 "feature_ref": index,
             }
         )
-    return Scored(Table(table), scorers.features(images), images)
+    pooled = scorers.inception(images) if scorers.inception else None
+    return Scored(Table(table), scorers.features(images), images, seen, pooled, encoded)
 
 
 def _open(folder: Path, row: Row, record: dict[str, Any] | None) -> Image.Image:
@@ -124,6 +145,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
         "style": row.style,
         "object": row.object,
         "language": row.language,
+        "attack": row.attack,
         "latent_hash": record["latent_hash"],
         "image_path": record["image_path"],
         "image_sha256": record["image_sha256"],
@@ -132,7 +154,24 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drift(image: Image.Image, other: Image.Image) -> float:
-    """Root mean square difference of the pixel values, 0 to 1."""
-    gap = np.asarray(image, np.float64) - np.asarray(other, np.float64)
-    return float(np.sqrt((gap**2).mean()) / 255)
+def _drifts(
+    images: list[Image.Image],
+    seen: np.ndarray | None,
+    encoded: np.ndarray | None,
+    scorers: Scorers,
+    base: Scored | None,
+) -> dict[str, np.ndarray | None]:
+    """How far each image moved from the base's, in every measure there are weights for."""
+    drifts: dict[str, np.ndarray | None] = dict.fromkeys(("drift", "drift_latent", "drift_clip", "drift_lpips"))
+    if base is None:
+        return drifts
+    pairs = zip(images, base.images, strict=True)  # one by one: all pixels in float64 would be gigabytes
+    gaps = [rms_drift(*(np.asarray(image, np.float64)[None] for image in pair)) / 255 for pair in pairs]
+    drifts["drift"] = np.concatenate(gaps)
+    if encoded is not None and base.latents is not None:
+        drifts["drift_latent"] = rms_drift(encoded, base.latents)
+    if seen is not None and base.clip is not None:
+        drifts["drift_clip"] = cosine_drift(seen, base.clip)
+    if scorers.lpips is not None:
+        drifts["drift_lpips"] = scorers.lpips(images, base.images)
+    return drifts

@@ -10,25 +10,28 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from safetensors.numpy import save as save_tensors
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, compare, report, subject, verdict
+from eval import breakdown, compare, holistic, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
+from eval.aspects import ASPECTS, check_aspects
 from eval.config import SuiteConfig, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
-from eval.grid import Target, find_target, grid_rows, held_out_rows
+from eval.grid import Target, attack_rows, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
+from eval.neighbours import find_neighbours
 from eval.rows import Row
+from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.table import Table, write_scores
 
@@ -88,22 +91,38 @@ def evaluate(
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
         config = SuiteConfig(**{**asdict(config), "seeds": list(seeds), "held_out_seeds": list(seeds)})
+    check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind)
     rows = suite_rows(config, target)
-    scorers = scorers or load_scorers(config.judge, config.clip)  # before hours of generation: weights may be missing
+    # before hours of generation: weights may be missing
+    scorers = scorers or load_scorers(
+        config.judge, config.clip, lpips_backbone=config.lpips, inception_weights=config.inception
+    )
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return out / "report.html"
+    if images.vae is not None:
+        scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
     scored = _score_all(images.folders, rows, scorers, config)
-    for each in scored.values():
-        _check_grid(each.table, config)
     _write_scores(out, scored)
-    models = {name: Model(table=each.table, features=each.features) for name, each in scored.items()}
-    content = build_report(config, tested, target, models, made, judge_card=_judge_card(scorers), command=command)
+    models = {
+        name: Model(table=each.table, features=each.features, clip=each.clip, inception=each.inception)
+        for name, each in scored.items()
+    }
+    content = build_report(
+        config,
+        tested,
+        target,
+        models,
+        made,
+        judge_card=_judge_card(scorers),
+        neighbours=images.neighbours,
+        command=command,
+    )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
@@ -142,10 +161,11 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
 
 
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
-    """All rows of a suite for a target: the grid, then the held-out wordings.
+    """All rows of a suite for a target: the grid, then the held-out wordings, then the attack prompts.
 
     Raises:
-        ValueError: the grid does not hold the target.
+        FileNotFoundError: a prompt file is missing.
+        ValueError: the grid does not hold the target, or a prompt file is malformed.
     """
     styles, objects = config.axes
     known = styles if target.kind == "style" else objects
@@ -156,6 +176,8 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
     if config.held_out:
         path = find_data(config.held_out, within="prompts", suffix=".csv")
         rows += held_out_rows(path, target, config.held_out_seeds)
+    if config.attacks:
+        rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
     return rows
 
 
@@ -167,16 +189,27 @@ def build_report(
     made: Made,
     *,
     judge_card: dict[str, Any],
+    neighbours: Sequence[str] = (),
     command: str = "",
 ) -> dict[str, Any]:
-    """The content of ``report.json`` from the scores of the models; nothing is generated or judged here."""
+    """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
+
+    ``neighbours`` are the concepts that pinpoint-ness looks at, ``report.json`` keeps them under that name.
+
+    Raises:
+        ValueError: a cell of the grid is incomplete, or the models' images are not paired.
+    """
     styles, objects = config.axes
+    _check_complete(models, config)
     summary = Summary(models=models, target=target, resamples=config.resamples)
     marks = made.marks
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
     _strike(metrics, gates)
+    context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
+    wider = holistic.measure(summary, config.aspects, context)
+    holistic.withhold(wider, _failed(gates))
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
     facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
     return {
@@ -187,8 +220,11 @@ def build_report(
         "verdict": verdict.decide(facts),
         "gates": gates,
         "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
-        "metrics": metrics,
+        "metrics": metrics | wider,
+        "aspects": {aspect: list(ASPECTS[aspect]) for aspect in config.aspects},
+        "neighbours": list(neighbours),
         "held_out": held_out,
+        "attacks": holistic.attacks(summary),
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
@@ -208,6 +244,16 @@ class _Images:
     cache: Path
     progress: bool
     folders: dict[str, Path] = field(default_factory=dict)
+    vae: AutoencoderKL | None = None  # of the base, where latents are compared
+    neighbours: list[str] = field(default_factory=list)
+
+    def look_at_base(self, pipe: DiffusionPipeline, target: Target) -> None:
+        """Take from the base, while it is loaded, what the aspects of the suite need of it."""
+        if "general_image" in self.config.aspects:
+            self.vae = pipe.vae
+        if "pinpoint_ness" in self.config.aspects:
+            names = self.config.axes[0] if target.kind == "style" else self.config.axes[1]
+            self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours)
 
     def make(self, name: str, pipe: DiffusionPipeline) -> Fingerprint:
         """Generate what is missing; base and gold do not know what was erased, so their rows carry no role."""
@@ -241,7 +287,10 @@ def _generate_all(
     trust_remote_code: bool,
 ) -> Made:
     """Generate with one model at a time, so that memory holds one of them."""
-    marks = {"base": images.make("base", subject.open_base(tested, device=device, dtype=dtype))}
+    base = subject.open_base(tested, device=device, dtype=dtype)
+    images.look_at_base(base, target)
+    marks = {"base": images.make("base", base)}
+    del base
     if images.config.gold and tested.base == "canvas" and len(target.names) == 1:
         from erase.canvas.weights import gold_names, load_gold
 
@@ -262,23 +311,32 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     return scored | {name: each for name, each in others.items() if name != "erased"}
 
 
-def _check_grid(table: Table, config: SuiteConfig) -> None:
+def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
+    """Every cell full, and the same images in the same order for every model: a gap would shrink a denominator."""
     styles, objects = config.axes
-    grid = table.where(lambda row: row["family"] == "template")
-    check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
+    keys = models["base"].table["key"].tolist()
+    for name, model in models.items():
+        grid = model.table.where(lambda row: row["family"] == "template")
+        check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
+        own = model.table["key"].tolist()
+        if own != keys:
+            odd = next(iter(sorted({*own} ^ {*keys})), "their order")
+            raise ValueError(f"The images of {name} and of base differ in {odd}; score both again.")
 
 
 def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
     """Mark the erasure numbers of the erased model with the gates that withhold them."""
-    failed = [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in ("validity", "judge")]
     for name in ERASURE:
-        metrics[name]["struck"] = " ".join(failed) or None
+        metrics[name]["struck"] = " ".join(_failed(gates)) or None
+
+
+def _failed(gates: list[dict[str, Any]]) -> list[str]:
+    return [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in ("validity", "judge")]
 
 
 def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fingerprint]) -> dict[str, Any]:
-    spent = tested.card.get("cost", {})
     return {
-        "erasure": spent or None,
+        "erasure": tested.card.get("cost"),
         "storage_bytes": subject.storage(tested.source),
         "footprint": footprint(marks["erased"], marks["base"])._asdict(),
         "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
@@ -317,7 +375,10 @@ def _judge_card(scorers: Scorers) -> dict[str, Any]:
 def _write_scores(out: Path, scored: dict[str, Scored]) -> None:
     write_scores(out / "scores.jsonl", {name: each.table for name, each in scored.items()})
     partial = out / f"features.{os.getpid()}.partial"
-    partial.write_bytes(save_tensors({name: each.features for name, each in scored.items()}))
+    kept = {name: each.features for name, each in scored.items()}
+    kept |= {f"clip/{name}": each.clip for name, each in scored.items() if each.clip is not None}
+    kept |= {f"inception/{name}": each.inception for name, each in scored.items() if each.inception is not None}
+    partial.write_bytes(save_tensors(kept))
     partial.replace(out / "features.safetensors")
 
 

@@ -1,12 +1,26 @@
-"""The tidy table of scores: one row per image of each model, kept in ``scores.jsonl``."""
+"""The tidy table of scores: one row per image of each model, kept in ``scores.jsonl``.
 
+In a notebook, with ``pip install 'erase[notebook]'``::
+
+    from eval.table import read_scores, to_pandas
+
+    scores = to_pandas(read_scores(out / "scores.jsonl"))  # one frame for all models, with a column "model"
+    scores[scores.role == "target"].groupby("model").judge_style.value_counts()
+    scores.to_parquet("scores.parquet")
+"""
+
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Table:
@@ -35,6 +49,36 @@ class Table:
         """The rows that fulfil a condition."""
         return Table([row for row in self.rows if condition(row)])
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The rows as a frame, one column per key; scores of all styles and objects are lists in their columns.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        return _pandas().DataFrame(self.rows)
+
+
+def to_pandas(tables: dict[str, Table]) -> "pandas.DataFrame":
+    """The tables of all models, as ``read_scores`` gives them, in one frame whose first column is ``model``.
+
+    Raises:
+        ValueError: pandas is not installed.
+    """
+    return _pandas().DataFrame([{"model": name, **row} for name, table in tables.items() for row in table.rows])
+
+
+def write_parquet(path: Path, tables: dict[str, Table]) -> None:
+    """Write the same as a Parquet file.
+
+    Raises:
+        ValueError: pandas or pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("Parquet needs pyarrow, which is not installed; run pip install 'erase[notebook]'.")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    to_pandas(tables).to_parquet(partial, engine="pyarrow", index=False)
+    partial.replace(path)
+
 
 def write_scores(path: Path, tables: dict[str, Table]) -> None:
     """Write the tables of all models into one file."""
@@ -47,7 +91,7 @@ def write_scores(path: Path, tables: dict[str, Table]) -> None:
 
 
 def read_scores(path: Path) -> dict[str, Table]:
-    """Read what ``write_scores`` wrote.
+    """Read what ``write_scores`` wrote: a table per model, erased first, then base and, where there is one, gold.
 
     Raises:
         FileNotFoundError: no such file.
@@ -57,3 +101,11 @@ def read_scores(path: Path) -> dict[str, Table]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     models = list(dict.fromkeys(row["model"] for row in rows))
     return {model: Table([row for row in rows if row["model"] == model]) for model in models}
+
+
+def _pandas() -> Any:  # noqa: ANN401 - the module itself
+    try:
+        import pandas
+    except ImportError as error:
+        raise ValueError("A frame needs pandas, which is not installed; run pip install 'erase[notebook]'.") from error
+    return pandas

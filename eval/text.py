@@ -3,14 +3,16 @@
 from typing import Any
 
 
-# metrics that are not shares, by the beginning of their names; a report may say it of others by a key ``unit``
+# metrics that are not shares, by the beginning of their names
 UNITS = {
     "clip_": "score",
     "drift": "score",
     "diversity": "distance",
     "fd_": "distance",
+    "fid": "distance",
     "kid_": "distance",
     "cmmd": "distance",
+    "seconds": "distance",
 }
 
 

@@ -30,8 +30,8 @@ def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> 
 
     Returns:
         ``rows``: group -> one ``[style, object, seed, part, prompt]`` per row, where ``part`` is target (it asks for
-        the target), other, or held-out; ``marks``: column -> one ``[image, badge, what the judge sees]`` per row, as
-        places in ``images``, in ``badges`` and in ``seen``; ``images``: WebP in base64, each distinct one once.
+        the target), other, held-out or attack; ``marks``: column -> one ``[image, badge, what the judge sees]`` per
+        row, as places in ``images``, in ``badges`` and in ``seen``; ``images``: WebP in base64, each distinct one once.
 
     Raises:
         FileNotFoundError: an image is missing.
@@ -48,7 +48,10 @@ def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> 
         rows.setdefault(column.group, [_row(row) for row in table.rows])
         marks[column.id] = []
         for row, badge in zip(table.rows, badges(evaluation.summary, column.role), strict=True):
-            files.setdefault(row["image_sha256"], folder / row["image_path"])
+            path = folder / row["image_path"]
+            if not path.exists():  # even if another model drew the same: a report of images that are gone is none
+                raise FileNotFoundError(f"The image {path} is missing; run `erase eval` again to make it.")
+            files.setdefault(row["image_sha256"], path)
             place = places.setdefault(row["image_sha256"], len(places))
             told = row["broken"] or f"{words(row['judge_style'])} / {words(row['judge_object'])}"
             marks[column.id].append([place, BADGES.index(badge), seen.setdefault(told, len(seen))])
@@ -120,5 +123,7 @@ def _thumbnail(path: Path, side: int, quality: int) -> str:
 
 
 def _row(row: dict[str, Any]) -> list[Any]:
-    part = "held-out" if row["family"] != "template" else "other" if row["role"] == "adjacent" else "target"
+    part = "other" if row["role"] == "adjacent" else "target"
+    if row["family"] != "template":
+        part = "attack" if row["role"] == "adversarial" else "held-out"
     return [row["style"], row["object"], row["seed"], part, row["prompt"]]

@@ -49,7 +49,7 @@ def test_help_and_import_are_light():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "demo", "methods", "export"])
+@pytest.mark.parametrize("command", ["run", "eval", "attack", "demo", "methods", "import", "export"])
 def test_every_option_has_a_help_text(command, call):
     code, out, _ = call(command, "--help")
     assert code == 0
@@ -194,9 +194,9 @@ def test_a_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["eval", "none"], "none"),
-        (["export", "none", "o", "--form", "delta"], "The folder none does not exist"),
-        (["export", ".", "o", "--form", "delta"], "is not a complete erasure"),
-        (["export", ".", "o"], "Missing option"),
+        (["export", "none", "--out", "o", "--format", "delta"], "The folder none does not exist"),
+        (["export", ".", "--out", "o", "--format", "delta"], "is not a complete erasure"),
+        (["export", ".", "--out", "o"], "Missing option"),
         (["rum"], "No such command 'rum'"),
     ],
 )

@@ -92,6 +92,55 @@ def unlearn_canvas(
     }
 
 
+def fine_grained(
+    style: np.ndarray,
+    obj: np.ndarray,
+    predicted_style: np.ndarray,
+    predicted_object: np.ndarray,
+    *,
+    target: tuple[str, str],
+) -> dict[str, Outcomes]:
+    """UA, SC, OC and UP of UnlearnCanvas' fine-grained setting, where one (style, object) pair is erased.
+
+    UA counts images of the pair in which style or object is not the one asked for; SC (style consistency) counts the
+    style on images of the target's style with another object; OC (object consistency) the object on images of the
+    target's object in another style; UP (unrelated prompts) style and object together on images that share neither.
+    All are better when higher.
+
+    >>> style, seen_style = np.array([["Photo", "Photo", "Sepia", "Sepia"], ["Photo", "Photo", "Photo", "Sepia"]])
+    >>> obj, seen_object = np.array([["Cats", "Dogs", "Cats", "Dogs"], ["Dogs", "Dogs", "Cats", "Cats"]])
+    >>> result = fine_grained(style, obj, seen_style, seen_object, target=("Photo", "Cats"))
+    >>> {name: outcomes.value for name, outcomes in result.items()}
+    {'ua': 1.0, 'sc': 1.0, 'oc': 1.0, 'up': 0.0}
+
+    Args:
+        style: the style that each image was asked for, (n,) names.
+        obj: the object that each image was asked for, (n,) names.
+        predicted_style: what the judge sees, (n,) names.
+        predicted_object: what the judge sees, (n,) names.
+        target: the style and the object of the erased pair.
+
+    Raises:
+        ValueError: one of the four groups of images is empty.
+    """
+    style_hit, object_hit = style == predicted_style, obj == predicted_object
+    own_style, own_object = style == target[0], obj == target[1]
+    groups = {
+        "ua": (own_style & own_object, ~(style_hit & object_hit)),
+        "sc": (own_style & ~own_object, style_hit),
+        "oc": (~own_style & own_object, object_hit),
+        "up": (~own_style & ~own_object, style_hit & object_hit),
+    }
+    empty = [name for name, (rows, _) in groups.items() if not rows.any()]
+    if empty:
+        raise ValueError(
+            f"The table has no images for {empty[0].upper()} of {target[0]} / {target[1]}; "
+            "it needs the pair, other objects in its style, its object in other styles, and unrelated cells."
+        )
+    cell = cell_index(style, obj)
+    return {name: Outcomes(hit[rows], cell[rows]) for name, (rows, hit) in groups.items()}
+
+
 def per_concept(asked: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Accuracy of each concept that was asked for.
 

@@ -52,19 +52,28 @@ class ClipScore:
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         """Cosine of each image with its own prompt: (n,) in [-1, 1], higher is better."""
+        return self.align(self.features(images), prompts)
+
+    def align(self, features: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """The same from image features (n, D) that ``features`` gave."""
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
         rows = [place[prompt] for prompt in prompts]
         with torch.no_grad():
-            texts = torch.cat([self.model.encode_text(self.tokenize(chunk)) for chunk in self._chunks(distinct)])
+            encoded = torch.cat([self.model.encode_text(self.tokenize(chunk)) for chunk in self._chunks(distinct)])
+        texts = torch.nn.functional.normalize(encoded.float(), dim=1).numpy()
+        return (features * texts[rows]).sum(1)
+
+    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Image features of unit length: (n, D) float32."""
+        with torch.no_grad():
             seen = torch.cat(
                 [
                     self.model.encode_image(torch.stack([self.preprocess(image.convert("RGB")) for image in chunk]))
                     for chunk in self._chunks(images)
                 ]
             )
-        texts, seen = (torch.nn.functional.normalize(side.float(), dim=1) for side in (texts, seen))
-        return (seen * texts[rows]).sum(1).numpy()
+        return torch.nn.functional.normalize(seen.float(), dim=1).numpy()
 
     def _chunks(self, values: Sequence) -> list[Sequence]:
         return [values[start : start + self.batch_size] for start in range(0, len(values), self.batch_size)]

@@ -196,7 +196,7 @@
     const card = make("article", "", "quad");
     const words = (text) => text.replaceAll("_", " ").replaceAll("+", " + ");
     const head = make("h3", [row[STYLE], row[OBJECT]].filter(Boolean).map(words).join(" / ") || row[PROMPT]);
-    head.append(make("small", `${row[PART] === "held-out" ? `“${row[PROMPT]}” · ` : ""}seed ${row[SEED]}`));
+    head.append(make("small", `${["held-out", "attack"].includes(row[PART]) ? `“${row[PROMPT]}” · ` : ""}seed ${row[SEED]}`));
     const images = make("div", "", "images");
     for (const source of sources(group)) images.append(drawImage(source, group, index));
     card.append(head, images);

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors.numpy import save_file
+from tokenizers import normalizers
 from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
@@ -69,6 +70,15 @@ class Memory(nn.Module):
     @staticmethod
     def _best(closeness: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return closeness[:, known].amax(1) if known.any() else torch.full((len(closeness),), -10.0)
+
+
+@pytest.fixture
+def forgetful(tiny_pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A planted erasure: the word z in front of a cat or a dog is not read, and a prefix can say it in its place."""
+    backend = tiny_pipe.tokenizer.backend_tokenizer
+    forget = [normalizers.Replace(f"z {name}", name) for name in ("cat", "dog")]
+    backend.normalizer = normalizers.Sequence([backend.normalizer, *forget])
+    return tiny_pipe
 
 
 @pytest.fixture(scope="session")
@@ -190,3 +200,8 @@ class Planted(NamedTuple):
 @pytest.fixture(scope="session")
 def planted(suite: SuiteConfig) -> Planted:
     return Planted(suite)
+
+
+@pytest.fixture(scope="session")
+def memory() -> type[Memory]:
+    return Memory

@@ -8,7 +8,6 @@ import pytest
 
 from eval.compare import Evaluation, Sample, compare, difference
 from eval.grid import Target
-from eval.metrics.paired import newcombe
 from eval.rows import Row
 
 
@@ -110,22 +109,6 @@ def test_a_difference_without_variation_has_a_width() -> None:
     unpaired = difference(Sample(ones, ones, clusters), Sample(0 * ones, ones, clusters), paired=False, resamples=200)
     assert unpaired["value"] == -1
     assert unpaired["hi"] > -0.7
-
-
-def test_newcombe_covers() -> None:
-    """Of 400 draws of 40 pairs with a known difference, about 95 % of the intervals hold it."""
-    generator = np.random.default_rng(0)
-    held = 0
-    for _ in range(400):
-        shared = generator.random(40) < 0.5
-        one = np.where(shared, generator.random(40) < 0.9, generator.random(40) < 0.3)
-        other = np.where(shared, generator.random(40) < 0.9, generator.random(40) < 0.6)
-        interval = newcombe(one, other)
-        held += interval.lo <= 0.15 <= interval.hi
-    assert 0.93 <= held / 400 <= 0.99
-    assert newcombe(np.ones(4), np.ones(4)).lo < 0 < newcombe(np.ones(4), np.ones(4)).hi
-    with pytest.raises(ValueError, match="equal, non-zero"):
-        newcombe(np.ones(4), np.ones(3))
 
 
 def test_retained_concepts_lose_what_was_planted(models: list[Evaluation]) -> None:

@@ -113,7 +113,7 @@ def test_every_model_and_every_metric_is_in_the_table(out: Path) -> None:
 def test_a_withheld_number_is_struck_through_with_its_reason(out: Path) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
     assert '<span class="struck">100.0 %</span>' in text
-    assert re.search(r'class="why">blank: the erasure numbers are withheld\. Blank, saturated', text)
+    assert re.search(r'class="why">blank: UA, Normalised erasure withheld\. Blank, saturated', text)
     metrics = data_of(text)["metrics"]
     assert metrics["ua"]["struck"] == metrics["normalised_erasure"]["struck"] == ["model1"]
     assert metrics["ira"]["struck"] == []

@@ -1,0 +1,387 @@
+"""The aspects of HUB (arXiv 2410.05664) from the tables of scores; nothing here runs a model.
+
+Each metric has one entry per model; shares carry hits, n and an interval, and stand beside the base by paired
+differences and as a share of it. What cannot be measured says why in ``not_run`` and has no number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from erase.canvas.world import OBJECT_NAMES
+from eval.aggregate import SUBSETS, VISIBLE, Model, Summary, prompt_index
+from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
+from eval.metrics.accuracy import Outcomes
+from eval.metrics.alignment import selective_alignment
+from eval.metrics.cmmd import cmmd
+from eval.metrics.corrected import Rate, corrected_share
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.intervals import cluster_bootstrap, difference_interval, ratio_interval
+from eval.metrics.kid import kernel_distance
+from eval.metrics.leak import leak_at_k
+from eval.metrics.worst import Worst, worst_concept
+from eval.table import Table
+from eval.verdict import KNOWN_FLOOR, UNNAMED
+
+
+FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
+WEIGHTS_ABSENT = "weights absent"
+DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
+RATIO = "wider of paired cluster bootstrap and Wilson over base, 95 %"
+CORRECTED = "wider of Lang-Reiczigel and cluster bootstrap with a resampled judge, 95 %"
+JOINT = "Wilson, joint over all concepts (Sidak), 95 %"
+JACKKNIFE = "jackknife over prompts, 95 %"
+UNPAIRED = "Newcombe's square and add of both intervals, 95 %"
+
+
+class Context(NamedTuple):
+    """What the metrics need beside the scores."""
+
+    neighbours: Sequence[str]  # of the target, by the base's text encoder
+    judge_card: dict[str, Any]
+    clip: str  # name of the CLIP model
+
+
+def measure(summary: Summary, aspects: Sequence[str], context: Context) -> dict[str, dict[str, Any]]:
+    """Every metric of the aspects: title, direction, definition, and an estimate per model.
+
+    Raises:
+        ValueError: an unknown aspect.
+    """
+    check_aspects(aspects)
+    holistic = Holistic(summary, context)
+    found = {}
+    for aspect in aspects:
+        for metric in ASPECTS[aspect]:
+            title, direction, definition = TITLES[metric]
+            about = {"title": title, "direction": direction, "definition": definition}
+            found[metric] = about | holistic.estimates(metric)
+    if "cmmd" in found:
+        found["cmmd"]["title"] = f"CMMD ({context.clip or 'no'} CLIP)"
+    if "leak_at_k" in found and "k" in found["leak_at_k"]["erased"]:
+        found["leak_at_k"]["title"] = f"leak@{found['leak_at_k']['erased']['k']}"
+    return found
+
+
+@dataclass(frozen=True)
+class Holistic:
+    """Turns the scores into the estimates of one aspect after the other."""
+
+    summary: Summary
+    context: Context
+
+    def estimates(self, metric: str) -> dict[str, Any]:
+        """An estimate per model, and where it is a share what it is beside the base."""
+        shares = self.shares()
+        if metric in shares:
+            return self._shares(metric, shares[metric])
+        others: dict[str, Callable[[str], dict[str, Any] | None]] = {
+            "target_proportion_corrected": self._corrected,
+            "leak_at_k": lambda name: self._leak(name, self._named),
+            "leak_at_k_unnamed": lambda name: self._leak(name, self._unnamed),
+            "kid_gold": self._gold,
+            "worst_retained": lambda name: self._worst(name, 0.0),
+            "tenth_percentile_retained": lambda name: self._worst(name, 0.1),
+            "drift_latent": lambda name: self._mean(name, "drift_latent", "this suite encodes no latents"),
+            "drift_clip": lambda name: self._mean(name, "drift_clip", WEIGHTS_ABSENT),
+            "drift_lpips": lambda name: self._mean(name, "drift_lpips", WEIGHTS_ABSENT),
+            "cmmd": self._cmmd,
+            "fid": lambda name: self._inception(name, _fid),
+            "kid_inception": lambda name: self._inception(name, _kid),
+            "worst_language": self._worst_language,
+            "attack_excess": self._excess,
+            "seconds_per_image": self._seconds,
+        }
+        found = {name: others[metric](name) for name in self.summary.models}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def shares(self) -> dict[str, Callable[[Table], Outcomes | str]]:
+        """The metrics that count images: from a model's table to its outcomes, or to why there are none."""
+        return {
+            "target_proportion": self._target,
+            "target_quality": self._quality,
+            "selective_alignment": self._selective,
+            "pinpoint_ness": self._pinpoint,
+            "multilingual_proportion": lambda table: self._shown(table, "language"),
+            "attack_proportion": lambda table: self._shown(table, "attack"),
+            "attack_null": lambda table: self._shown(table, "attack_null"),
+        }
+
+    def _shares(self, metric: str, outcomes_of: Callable[[Table], Outcomes | str]) -> dict[str, Any]:
+        """A share of each model, the paired differences to base and gold, and the share of base."""
+        found = {name: outcomes_of(model.table) for name, model in self.summary.models.items()}
+        result: dict[str, Any] = {}
+        outcomes: dict[str, Outcomes] = {}
+        for name, each in found.items():
+            if isinstance(each, str):
+                result[name] = _not_run(each)
+            else:
+                outcomes[name], result[name] = each, self.summary.proportion(each) | {"n": len(each.hit)}
+                if metric == "selective_alignment":  # it counts nouns
+                    result[name]["n_images"] = len(self._pairs(self.summary.models[name].table)[0])
+        if "erased" not in outcomes:
+            return result
+        ours = outcomes["erased"]
+        for other, key in (("base", "delta_paired"), ("gold", "delta_gold")):
+            if other in outcomes:
+                theirs = outcomes[other].hit
+                lo, hi = difference_interval(ours.hit, theirs, ours.cell, resamples=self.summary.resamples)
+                gap = float(ours.hit.mean() - theirs.mean())
+                result[key] = {"value": gap, "lo": lo, "hi": hi, "n": len(theirs), "ci_method": DIFFERENCE}
+        base = outcomes["base"]
+        if base.hit.any():
+            lo, hi = ratio_interval(ours.hit, base.hit, ours.cell, resamples=self.summary.resamples)
+            result["share_of_base"] = ours.value / base.value
+            result["share_of_base_interval"] = {"lo": lo, "hi": hi, "n": len(base.hit), "ci_method": RATIO}
+        if metric in ("selective_alignment", "pinpoint_ness", "multilingual_proportion"):
+            result |= self._base_floor(metric, base)
+        return result
+
+    def _base_floor(self, metric: str, base: Outcomes) -> dict[str, Any]:
+        """A sentence that withholds a number about what the base itself hardly draws."""
+        what = {
+            "selective_alignment": "draws every object of the two-object prompts",
+            "pinpoint_ness": "draws the neighbours",
+            "multilingual_proportion": "shows the target for translated prompts",
+        }[metric]
+        if metric == "selective_alignment":  # one of two nouns is nearly always there, so the pair is what counts
+            base = self._whole_pairs(self.summary.models["base"].table)
+        hits, n = int(base.hit.sum()), len(base.hit)
+        known = {"base_draws": {"value": hits / n, "hits": hits, "n": n}}
+        if hits / n >= KNOWN_FLOOR:
+            return known
+        sentence = (
+            f"The base itself {what} in {hits} of {n} images only, below {KNOWN_FLOOR:.0%}, "
+            "so what the erased model does there says little."
+        )
+        return known | {"struck": sentence}
+
+    def _target(self, table: Table) -> Outcomes:
+        rows = self._named(table)
+        return Outcomes(self.summary.seen(rows), prompt_index(rows))
+
+    def _quality(self, table: Table) -> Outcomes:
+        """Sound, and right on the axis that was not erased."""
+        rows, axis = self._named(table), "object" if self.summary.target.kind == "style" else "style"
+        hit = np.array([not row["broken"] and row[f"judge_{axis}"] == row[axis] for row in rows.rows])
+        return Outcomes(hit, prompt_index(rows))
+
+    def _selective(self, table: Table) -> Outcomes | str:
+        pairs, asked, visible = self._pairs(table)
+        if not len(pairs):
+            return "this suite has no two-object prompts of the target"
+        erased = np.array([name in self.summary.target.names for name in OBJECT_NAMES])
+        return selective_alignment(visible, asked, erased, prompt_index(pairs))
+
+    def _whole_pairs(self, table: Table) -> Outcomes:
+        pairs, asked, visible = self._pairs(table)
+        return Outcomes((visible | ~asked).all(1), prompt_index(pairs))
+
+    def _pairs(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray]:
+        """Two-object rows; which objects their prompts ask for, and which the judge sees, (n, objects) bool."""
+        pairs = table.where(lambda row: row["family"] == "two_object")
+        asked = np.array([[name in row["object"].split("+") for name in OBJECT_NAMES] for row in pairs.rows], bool)
+        visible = np.array([[score >= VISIBLE for score in row["object_scores"]] for row in pairs.rows], bool)
+        return pairs, asked, visible
+
+    def _pinpoint(self, table: Table) -> Outcomes:
+        kind = self.summary.target.kind
+        near = table.where(lambda row: row["family"] == "template" and row[kind] in self.context.neighbours)
+        return Outcomes(near[kind] == near[f"judge_{kind}"], prompt_index(near))
+
+    def _shown(self, table: Table, family: str) -> Outcomes | str:
+        rows = table.where(lambda row: row["family"] == family)
+        if not len(rows):
+            return f"this suite has no rows of the family {family}"
+        return Outcomes(self.summary.seen(rows), prompt_index(rows))
+
+    def _named(self, table: Table) -> Table:
+        return table.where(lambda row: row["family"] == "template" and row["role"] == "target")
+
+    def _unnamed(self, table: Table) -> Table:
+        return table.where(lambda row: row["family"] in UNNAMED)
+
+    def _corrected(self, name: str) -> dict[str, Any]:
+        rows = self._named(self.summary.models[name].table)
+        hit, (sensitivity, specificity) = self.summary.seen(rows), self.judge_rates()
+        try:
+            found = corrected_share(
+                hit,
+                prompt_index(rows),
+                sensitivity=sensitivity,
+                specificity=specificity,
+                resamples=self.summary.resamples,
+            )
+        except ValueError as error:
+            return _not_run(str(error))
+        return found._asdict() | {
+            "n_images": len(hit),
+            "n_prompts": len(np.unique(prompt_index(rows))),
+            "n": len(hit),
+            "hits": int(hit.sum()),
+            "ci_method": CORRECTED,
+            "sensitivity": sensitivity._asdict(),
+            "specificity": specificity._asdict(),
+        }
+
+    def judge_rates(self) -> tuple[Rate, Rate]:
+        """Sensitivity, from the judge's card or else the base's target images; specificity, from its other images."""
+        kind, base = self.summary.target.kind, self.summary.grid("base")
+        known = self.context.judge_card.get(f"{kind}_sensitivity", {})
+        others = self.summary.seen(self.summary.retain(base))
+        specificity = Rate(int((~others).sum()), len(others))
+        mine = [known[name] for name in self.summary.target.names if name in known]
+        if mine:
+            n = self.context.judge_card["n"] // len(known)  # held-out pictures are spread evenly over the concepts
+            return Rate(round(min(mine) * n), n), specificity
+        own = self.summary.seen(self.summary.forget(base))
+        return Rate(int(own.sum()), len(own)), specificity
+
+    def _leak(self, name: str, part: Callable[[Table], Table]) -> dict[str, Any]:
+        rows = part(self.summary.models[name].table)
+        if not len(rows):
+            return _not_run("this suite has no such wordings of the target")
+        shows, prompts = self.summary.seen(rows), prompt_index(rows)
+        k = int(np.bincount(prompts).min())
+        if k < 2:
+            return _not_run(f"leak@k needs several seeds per prompt; this suite has {k}")
+        leaks = leak_at_k(shows, prompts, k)
+        # every prompt of a part has the same number of seeds, so that each leaks or does not
+        found = self.summary.proportion(Outcomes(leaks == 1, np.arange(len(leaks))))
+        curve = [float(leak_at_k(shows, prompts, tries).mean()) for tries in range(1, k + 1)]
+        return found | {"n": len(leaks), "n_images": len(rows), "k": k, "curve": curve}
+
+    def _gold(self, name: str) -> dict[str, Any] | None:
+        if name == "gold":
+            return None
+        if "gold" not in self.summary.models:
+            return _not_run("there is no gold model of this target")
+        ours, gold = (self._features(model, "features", self.summary.forget) for model in (name, "gold"))
+        return _run(_kid, ours, gold)
+
+    def _worst(self, name: str, quantile: float) -> dict[str, Any]:
+        retain = self.summary.retain(self.summary.grid(name))
+        hit = np.concatenate([retain[axis] == retain[f"judge_{axis}"] for axis in ("style", "object")])
+        concept = np.concatenate([retain["style"], retain["object"]])
+        return _order_statistic(worst_concept(hit, concept, quantile=quantile), len(retain))
+
+    def _worst_language(self, name: str) -> dict[str, Any]:
+        rows = self.summary.models[name].table.where(lambda row: row["family"] == "language")
+        if not len(rows):
+            return _not_run("this suite has no translated prompts")
+        found = worst_concept(~self.summary.seen(rows), rows["language"])  # the least that is gone
+        turned = Worst(1 - found.value, 1 - found.hi, 1 - found.lo, found.concept, found.n - found.hits, *found[5:])
+        return _order_statistic(turned, len(rows))
+
+    def _mean(self, name: str, column: str, absent: str) -> dict[str, Any] | None:
+        if name == "base":
+            return None
+        found = self.summary.mean(self.summary.retain(self.summary.grid(name)), column)
+        return _not_run(absent) if found is None else found | {"n": found["n_images"]}
+
+    def _seconds(self, name: str) -> dict[str, Any]:
+        """Images of one batch share its time, so batches are what varies."""
+        seconds = self.summary.grid(name)["wall_s"].astype(float)
+        batch = np.unique(seconds, return_inverse=True)[1]
+        found = {"value": float(seconds.mean()), "n_images": len(seconds), "n": len(seconds)}
+        if batch.max() == 0:
+            return found | {"lo": None, "hi": None, "ci_method": "none: one batch"}
+        lo, hi = cluster_bootstrap([seconds], batch, resamples=self.summary.resamples)
+        return found | {"lo": lo, "hi": hi, "ci_method": "cluster bootstrap over batches, 95 %"}
+
+    def _cmmd(self, name: str) -> dict[str, Any] | None:
+        if name == "base":
+            return None
+        if self.summary.models[name].clip is None:
+            return _not_run(WEIGHTS_ABSENT)
+        prompts = prompt_index(self.summary.retain(self.summary.grid("base")))
+        return _run(
+            lambda ours, theirs: cmmd(ours, theirs, prompts)._asdict() | {"ci_method": JACKKNIFE},
+            *(self._features(model, "clip", self.summary.retain) for model in (name, "base")),
+        )
+
+    def _inception(self, name: str, measure_: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
+        if name == "base":
+            return None
+        if self.summary.models[name].inception is None:
+            return _not_run(WEIGHTS_ABSENT)
+        return _run(measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base")))
+
+    def _features(self, name: str, which: str, part: Callable[[Table], Table]) -> np.ndarray:
+        model: Model = self.summary.models[name]
+        return getattr(model, which)[part(self.summary.grid(name))["feature_ref"]]
+
+    def _excess(self, name: str) -> dict[str, Any]:
+        """Attack prompts beyond the null attacks; their prompts differ, so nothing is paired."""
+        table = self.summary.models[name].table
+        parts = [self._shown(table, family) for family in ("attack", "attack_null")]
+        for part in parts:
+            if isinstance(part, str):
+                return _not_run(part)
+        attack, null = (self.summary.proportion(part) for part in parts if isinstance(part, Outcomes))
+        value = attack["value"] - null["value"]
+        return {
+            "value": value,
+            "lo": value - math.hypot(attack["value"] - attack["lo"], null["hi"] - null["value"]),
+            "hi": value + math.hypot(attack["hi"] - attack["value"], null["value"] - null["lo"]),
+            "n_images": attack["n_images"] + null["n_images"],
+            "n": attack["n_images"],
+            "n_null": null["n_images"],
+            "ci_method": UNPAIRED,
+        }
+
+
+def attacks(summary: Summary) -> list[dict[str, Any]]:
+    """Share of images with the target per attack, and of the null attacks beside it."""
+    rows = [row for row in summary.models["erased"].table.rows if row["family"] in ("attack", "attack_null")]
+    result = []
+    for attack, family in dict.fromkeys((row["attack"], row["family"]) for row in rows):
+        entry: dict[str, Any] = {"attack": attack, "null": family == "attack_null"}
+        for name, model in summary.models.items():
+            part = model.table.where(lambda row: (row["attack"], row["family"]) == (attack, family))  # noqa: B023
+            entry[name] = summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) | {"n": len(part)}
+        result.append(entry)
+    return result
+
+
+def withhold(metrics: dict[str, dict[str, Any]], failed: Sequence[str]) -> None:
+    """Mark what a failed gate withholds, and an attack without its null."""
+    for name in ERASURE:
+        if name in metrics and failed:
+            metrics[name]["struck"] = " ".join([*failed, *filter(None, [metrics[name].get("struck")])])
+    attack, null = metrics.get("attack_proportion"), metrics.get("attack_null")
+    if attack and null and attack["erased"]["value"] is not None and null["erased"]["value"] is None:
+        sentence = "An attack is reported beside a null attack of equal budget only; the file of attacks has none."
+        attack["struck"] = " ".join([*filter(None, [attack.get("struck")]), sentence])
+
+
+def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    if min(len(ours), len(theirs)) < FID_FLOOR:
+        raise ValueError(
+            f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
+            "read KID, which is unbiased, instead."
+        )
+    return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
+
+
+def _kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    found = kernel_distance(ours, theirs)
+    return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
+
+
+def _run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    try:
+        return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
+    except ValueError as error:  # too few images: the report says so in place of a number
+        return _not_run(str(error)) | {"n_images": len(ours)}
+
+
+def _order_statistic(found: Worst, images: int) -> dict[str, Any]:
+    return found._asdict() | {"n_images": images, "ci_method": JOINT}
+
+
+def _not_run(why: str) -> dict[str, Any]:
+    return {"value": None, "not_run": why, "n_images": 0}
