@@ -193,6 +193,7 @@ class Planted(NamedTuple):
             "clip": None,
             "broken": broken,
             "drift": None if model == "base" else 0.1,
+            **dict.fromkeys(("drift_latent", "drift_clip", "drift_lpips")),
             "same_as_base": None if model == "base" else (style, obj) == (row.style, row.object),
         }
 

@@ -1,6 +1,7 @@
 """Differences between planted models, whose numbers are known beforehand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,19 @@ def test_models_of_different_targets_are_compared_by_what_each_changed(models: l
     assert pair["metrics"]["cra_excl_target"]["value"] == pytest.approx(2 / 16)
     assert pair["metrics"]["ua"]["n_images"] == 8 + 12
     assert "drift" not in pair["metrics"]  # there is no base that it could be measured against
+
+
+def test_the_metrics_of_the_aspects_are_paired_too(planted: Callable, tmp_path: Path) -> None:
+    aspects = ["target_image", "selective_alignment", "general_image"]
+    plant = type(planted)(replace(planted.suite, aspects=aspects))
+    found = plant(tmp_path, VAN_GOGH, {"erased": half_erased, "base": as_asked})
+    (pair,) = compare([found])["differences"]
+    for metric in ("target_proportion", "selective_alignment", "target_quality"):
+        recorded = found.content["metrics"][metric]["delta_paired"]  # the report's own, of this model against its base
+        assert pair["metrics"][metric]["value"] == recorded["value"]
+        assert pair["metrics"][metric]["lo"] == pytest.approx(recorded["lo"])
+    assert pair["metrics"]["target_proportion"]["value"] == -0.5
+    assert "drift_latent" not in pair["metrics"]  # not run
 
 
 def test_a_difference_turns_its_sign_with_its_sides() -> None:
