@@ -112,10 +112,32 @@ def run(
 
 @app.command("eval")
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="What 'erase run' made, of either form.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="What 'erase run' made, of either form; or any diffusers folder, hub id or 'canvas', with --target "
+            "and --base-model. Several are set side by side in one report.",
+            show_default=False,
+        ),
+    ],
     suite: Annotated[str, typer.Option(help="A suite in configs/suites, or a YAML file.")] = "canvas",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="What was erased from models without erasure.json; repeatable.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of --target; a style if not given.", show_default=False)
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="What the models were made from, if erasure.json does not say it.", show_default=False),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for images, scores and the report.", show_default="FOLDER.eval")
+        Path | None,
+        typer.Option(
+            help="Folder for images, scores and the report.", show_default="PATH.eval, or erase-eval for several"
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -125,20 +147,24 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Measure an erased model beside its base (and gold, on the canvas) and write a report."""
-    from erase.base_model import pick_device, pick_dtype
-    from eval.suite import evaluate as evaluate_suite
+    """Measure erased models beside their base (and gold, on the canvas) and write a report."""
+    from erase.cli_eval import evaluate_all
 
     _quiet_libraries()
-    report = evaluate_suite(
-        folder,
+    flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
+    flags += [("kind", kind), ("base-model", base_model)]
+    report = evaluate_all(
+        paths,
         suite,
-        out or folder.with_name(f"{folder.name}.eval"),
+        target=target or [],
+        kind=kind,
+        base_model=base_model,
+        out=out,
         cache=cache,
-        device=pick_device(device),
-        dtype=pick_dtype(dtype),
-        progress=not quiet,
-        command=f"erase eval {folder} --suite {suite}",
+        device=device,
+        dtype=dtype,
+        quiet=quiet,
+        command=shlex.join(["erase", "eval", *paths, *_as_flags(flags)]),
     )
     print(f"Report: {report}")
 

@@ -71,7 +71,7 @@ class Summary:
         for name, grid in grids.items():
             for metric, outcomes in self.outcomes(grid).items():
                 found[metric][name] = self.proportion(outcomes)
-            for metric, (table, column) in self._columns(grid).items():
+            for metric, (table, column) in self.columns(grid).items():
                 found[metric][name] = self.mean(table, column)
             for metric, part in (("collapse_retain", self.retain(grid)), ("collapse_target", self.forget(grid))):
                 hit = np.array([bool(row["broken"]) for row in part.rows])
@@ -88,7 +88,6 @@ class Summary:
             title, direction, definition = TITLES[metric]
             models |= {"title": title, "direction": direction, "definition": definition}
         for metric in ("ua", "ira", "cra_excl_target", "cra_code"):
-            found[metric]["delta_paired"] = self._delta(metric, grids)
             erased, base = found[metric]["erased"]["value"], found[metric]["base"]["value"]
             found[metric]["share_of_base"] = erased / base if base and metric != "ua" else None
         return found
@@ -150,17 +149,20 @@ class Summary:
     def in_prompt(self, table: Table) -> dict[str, Any] | None:
         """How often the objects that are not erased stay visible in two-object prompts of the target."""
         pairs = table.where(lambda row: row["family"] == "two_object")
-        if not len(pairs):
-            return None
-        hit = [
-            all(
-                row["object_scores"][OBJECT_PLACE[name]] >= VISIBLE
-                for name in row["object"].split("+")
-                if name not in self.target.names
-            )
-            for row in pairs.rows
-        ]
-        return self.proportion(Outcomes(np.array(hit), prompt_index(pairs)))
+        return self.proportion(Outcomes(self.others_visible(pairs), prompt_index(pairs))) if len(pairs) else None
+
+    def others_visible(self, pairs: Table) -> np.ndarray:
+        """Whether every object that a two-object prompt names beside the target is visible in its image, (n,) bool."""
+        return np.array(
+            [
+                all(
+                    row["object_scores"][OBJECT_PLACE[name]] >= VISIBLE
+                    for name in row["object"].split("+")
+                    if name not in self.target.names
+                )
+                for row in pairs.rows
+            ]
+        )
 
     def erasure(self, table: Table, base: Table) -> dict[str, Any] | None:
         """1 - share of images with the target / that of base, paired; None where base never shows the target."""
@@ -175,6 +177,14 @@ class Summary:
 
     def diversity(self, name: str) -> dict[str, Any] | None:
         """Mean feature distance between the seeds of a prompt; None where each prompt has one seed only."""
+        values = self.spreads(name)
+        if not len(values):
+            return None
+        lo, hi = self._bootstrap([values], np.arange(len(values)))
+        return _estimate(float(values.mean()), lo, hi, self.retain(self.grid(name)), BOOTSTRAP)
+
+    def spreads(self, name: str) -> np.ndarray:
+        """Mean feature distance between the seeds of each prompt without the target that has several, (prompts,)."""
         retain = self.retain(self.grid(name))
         prompts, values = prompt_index(retain), []
         for prompt in np.unique(prompts):
@@ -182,24 +192,16 @@ class Summary:
             if len(own) > 1:
                 gaps = np.linalg.norm(own[:, None] - own[None], axis=2)
                 values.append(gaps.sum() / (len(own) * (len(own) - 1)))
-        if not values:
-            return None
-        lo, hi = self._bootstrap([np.array(values)], np.arange(len(values)))
-        return _estimate(float(np.mean(values)), lo, hi, retain, BOOTSTRAP)
+        return np.array(values)
 
-    def _columns(self, grid: Table) -> dict[str, tuple[Table, str]]:
+    def columns(self, grid: Table) -> dict[str, tuple[Table, str]]:
+        """The metrics that are the mean of a column of scores: the rows, and the column."""
         retain = self.retain(grid)
         return {
             "clip_retain": (retain, "clip"),
             "clip_target": (self.forget(grid), "clip"),
             "drift": (retain, "drift"),
         }
-
-    def _delta(self, metric: str, grids: dict[str, Table]) -> dict[str, float]:
-        ours, theirs = (self.outcomes(grids[name])[metric] for name in ("erased", "base"))
-        gap = ours.hit.astype(float) - theirs.hit.astype(float)
-        lo, hi = self._bootstrap([gap], ours.cell)
-        return {"value": float(gap.mean()), "lo": lo, "hi": hi}
 
     def _distance(self, name: str, measure: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
         if name == "base":

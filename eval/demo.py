@@ -10,8 +10,9 @@ import typer
 from erase.config import read_config
 from erase.experiment import is_complete, run_experiment
 from eval.config import load_suite
-from eval.report import COLUMNS, HEADLINE, interval, number
+from eval.markdown import HEADLINE
 from eval.suite import evaluate
+from eval.text import interval, number
 
 
 CONFIG = "uce/canvas-style"
@@ -56,7 +57,7 @@ def run(out: Path, *, seed: int = 0, seeds_per_cell: int | None = None, progress
 
 def summary_lines(content: dict[str, Any]) -> Sequence[str]:
     """The headline numbers of ``report.json`` as a small table for a terminal."""
-    models = [name for name in COLUMNS if name in content["models"]]
+    models = [name for name in ("erased", "base", "gold") if name in content["models"]]
     lines = [
         "",
         f"{', '.join(content['concept']['target'])}: {content['verdict']['code']}. {content['verdict']['sentence']}",

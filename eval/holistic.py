@@ -75,15 +75,7 @@ class Holistic:
 
     def estimates(self, metric: str) -> dict[str, Any]:
         """An estimate per model, and where it is a share what it is beside the base."""
-        shares: dict[str, Callable[[Table], Outcomes | str]] = {
-            "target_proportion": self._target,
-            "target_quality": self._quality,
-            "selective_alignment": self._selective,
-            "pinpoint_ness": self._pinpoint,
-            "multilingual_proportion": lambda table: self._shown(table, "language"),
-            "attack_proportion": lambda table: self._shown(table, "attack"),
-            "attack_null": lambda table: self._shown(table, "attack_null"),
-        }
+        shares = self.shares()
         if metric in shares:
             return self._shares(metric, shares[metric])
         others: dict[str, Callable[[str], dict[str, Any] | None]] = {
@@ -105,6 +97,18 @@ class Holistic:
         }
         found = {name: others[metric](name) for name in self.summary.models}
         return {name: value for name, value in found.items() if value is not None}
+
+    def shares(self) -> dict[str, Callable[[Table], Outcomes | str]]:
+        """The metrics that count images: from a model's table to its outcomes, or to why there are none."""
+        return {
+            "target_proportion": self._target,
+            "target_quality": self._quality,
+            "selective_alignment": self._selective,
+            "pinpoint_ness": self._pinpoint,
+            "multilingual_proportion": lambda table: self._shown(table, "language"),
+            "attack_proportion": lambda table: self._shown(table, "attack"),
+            "attack_null": lambda table: self._shown(table, "attack_null"),
+        }
 
     def _shares(self, metric: str, outcomes_of: Callable[[Table], Outcomes | str]) -> dict[str, Any]:
         """A share of each model, the paired differences to base and gold, and the share of base."""

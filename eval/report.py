@@ -1,17 +1,20 @@
-"""Render ``report.json`` as one self-contained HTML page and as Markdown; nothing is computed from images here."""
+"""Render ``report.json`` as one self-contained HTML page and as Markdown; no image is generated or judged here."""
 
-import base64
-import io
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
+from markupsafe import Markup
 
-from eval.table import Table, read_scores
+from eval import charts, compare, text
+from eval.compare import Column, Evaluation
+from eval.markdown import HEADLINE, markdown, title
+from eval.wall import build_wall
 
 
+TEMPLATES = Path(__file__).parent / "templates"
 TONES = {  # verdict -> colour of its banner
     "erased": "good",
     "erased with damage": "fair",
@@ -23,236 +26,260 @@ TONES = {  # verdict -> colour of its banner
     "destroyed": "bad",
     "blocked": "bad",
 }
-HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
-THUMBNAIL = 96  # pixels; larger images are shown smaller, the files beside the report are untouched
-MODELS = ("base", "erased", "gold")
-COLUMNS = ("erased", "base", "gold")
+TINTS = 8  # colours for evaluated models; a ninth one starts again
+AXES = ("style", "object")
 
 
 def render(out: Path) -> Path:
-    """Write ``report.html`` and ``report.md`` from ``report.json``, ``scores.jsonl`` and the images.
+    """Write ``report.html`` and ``report.md`` from ``report.json`` and what it names.
 
     Args:
-        out: the folder that ``eval.suite.evaluate`` filled.
+        out: the folder that ``eval.suite.evaluate`` or ``eval.suite.combine`` filled.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        FileNotFoundError: the folder holds no report.
+        FileNotFoundError: the folder, or one that its report names, holds no evaluation.
     """
     source = out / "report.json"
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; run `erase eval` with this output folder first.")
     content = json.loads(source.read_text(encoding="utf-8"))
-    tables = read_scores(out / "scores.jsonl")
-    folders = {name: out / folder for name, folder in content["folders"].items()}
+    folders = content.get("evaluations") or {content["label"]: "."}
+    evaluations = [compare.read_evaluation(label, out / folder) for label, folder in folders.items()]
+    columns = compare.find_columns(evaluations)
+    metrics = compare.metric_table(evaluations, columns)
+    html = out / "report.html"
+    _write(html, _page(content, evaluations, columns, metrics))
+    _write(out / "report.md", markdown(content, evaluations, columns, metrics))
+    return html
+
+
+def _page(
+    content: dict[str, Any], evaluations: Sequence[Evaluation], columns: Sequence[Column], metrics: dict[str, Any]
+) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "interval": interval, "words": words, "size": size, "duration": duration}
-    page = environment.get_template("report.html.j2").render(
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
+    filters: dict[str, Callable[..., Any]] = {
+        name: getattr(text, name) for name in ("number", "interval", "change", "signed", "words", "size", "duration")
+    }
+    environment.filters |= filters
+    tints = {column.id: _tint(column) for column in columns}
+    struck = {(column, key) for key, metric in metrics.items() for column in metric["struck"]}
+    draw = _Charts(evaluations, columns, metrics, tints, struck, content["comparison"])
+    return environment.get_template("report.html.j2").render(
         report=content,
-        tone=TONES[content["verdict"]["code"]],
-        models=[name for name in COLUMNS if name in tables],
-        rows=[name for name in MODELS if name in tables],
-        headline=[(key, content["metrics"][key]) for key in HEADLINE],
-        blocks=_blocks(content, tables, folders),
-        across=_axis_names(content, "object" if content["concept"]["kind"] == "style" else "style"),
-        heat=[_heat(content, axis) for axis in ("style", "object")],
+        title=title(evaluations),
+        evaluations=evaluations,
+        columns=columns,
+        groups=[[column for column in columns if column.group == group] for group in range(columns[-1].group + 1)],
+        metrics=metrics,
+        headline=HEADLINE,
+        tones=TONES,
+        tints=tints,
+        draw=draw,
+        heat=[_heat(evaluations[column.evaluation], column) for column in columns if column.role != "base"],
+        withheld=_withheld(columns, metrics),
+        layer_kinds=[*charts.KINDS.values(), "other layers"],
+        data=_data(content, evaluations, columns, metrics, tints),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
-    html = out / "report.html"
-    _write(html, page)
-    _write(out / "report.md", markdown(content))
-    return html
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The numbers of a report as Markdown."""
-    models = [name for name in COLUMNS if name in content["models"]]
-    concept, verdict = content["concept"], content["verdict"]
-    lines = [
-        f"# {', '.join(concept['target'])}: {verdict['code']}",
-        "",
-        verdict["sentence"],
-        "",
-        *(f"- {reason}" for reason in verdict["reasons"]),
-        "",
-        f"| metric | {' | '.join(models)} | images | prompts |",
-        f"|---|{'---|' * (len(models) + 2)}",
-    ]
-    for key, metric in content["metrics"].items():
-        cells = [_cell(key, metric.get(name)) for name in models]
-        if metric.get("struck"):
-            cells[0] = f"~~{cells[0]}~~"
-        shown = metric.get("erased") or {}
-        lines.append(
-            f"| {metric['title']} | {' | '.join(cells)} | {shown.get('n_images', '')} | {shown.get('n_prompts', '')} |"
-        )
-    lines += [
-        "",
-        f"| held-out wording: shows the target | {' | '.join(models)} | images |",
-        f"|---|{'---|' * (len(models) + 1)}",
-    ]
-    for row in content["held_out"]:
-        cells = [_cell("ua", row[name]) for name in models]
-        name = f"{words(row['family'])} {row['language']}".strip()
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['erased']['n_images']} |")
-    lines += ["", "Gates:", ""]
-    lines += [
-        f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}" for gate in content["gates"]
-    ]
-    lines += ["", "Intervals: 95 %, in square brackets; a number between ~~ is withheld by a failed gate."]
-    if content["reproduce"]:
-        lines += ["", "```", content["reproduce"], "```"]
-    return "\n".join(lines) + "\n"
+class _Charts:
+    """What the templates draw."""
 
+    def __init__(
+        self,
+        evaluations: Sequence[Evaluation],
+        columns: Sequence[Column],
+        metrics: dict[str, Any],
+        tints: dict[str, str],
+        struck: set[tuple[str, str]],
+        comparison: dict[str, Any],
+    ) -> None:
+        self.evaluations, self.columns, self.metrics = evaluations, columns, metrics
+        self.tints, self.struck, self.comparison = tints, struck, comparison
 
-def number(value: float | None, key: str = "") -> str:
-    """A value as people read it: shares in per cent, distances in three digits.
+    def metric(self, key: str) -> Markup:
+        """A share of every model with its interval, 0 to 1."""
+        marks = [self._mark(column, key) for column in self.columns]
+        return charts.forest([mark for mark in marks if mark], low=0, high=1, ticks=(0, 0.5, 1))
 
-    >>> number(0.9417, "ira"), number(0.312, "clip_retain"), number(None)
-    ('94.2 %', '0.312', 'n/a')
-    """
-    if value is None:
-        return "n/a"
-    if key in ("clip_retain", "clip_target", "drift", "drift_latent", "drift_clip", "drift_lpips"):
-        return f"{value:.3f}"
-    if key in ("diversity", "fd_canvas", "kid_canvas", "kid_gold", "cmmd", "fid", "kid_inception", "seconds_per_image"):
-        return f"{value:.3g}"
-    return f"{100 * value:.1f} %"
-
-
-def interval(estimate: dict[str, Any] | None, key: str = "") -> str:
-    """The interval of an estimate, or nothing.
-
-    >>> interval({"lo": 0.5, "hi": 0.75}, "ua")
-    '[50.0, 75.0]'
-    """
-    if not estimate or estimate.get("lo") is None:
-        return ""
-    return f"[{number(estimate['lo'], key)}, {number(estimate['hi'], key)}]".replace(" %", "")
-
-
-def words(name: str) -> str:
-    """A name with spaces.
-
-    >>> words("Van_Gogh")
-    'Van Gogh'
-    """
-    return name.replace("_", " ")
-
-
-def size(count: float | None) -> str:
-    """Bytes in a readable unit.
-
-    >>> size(81_500_000)
-    '81.5 MB'
-    """
-    if count is None:
-        return "n/a"
-    unit, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
-    return f"{count / divisor:.1f} {unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time in a readable unit.
-
-    >>> duration(0.0421), duration(75)
-    ('42 ms', '1 min 15 s')
-    """
-    if seconds is None:
-        return "n/a"
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def _cell(key: str, estimate: dict[str, Any] | None) -> str:
-    if estimate and estimate.get("not_run"):
-        return f"not run: {estimate['not_run']}"
-    return f"{number(estimate['value'], key)} {interval(estimate, key)}".strip() if estimate else "n/a"
-
-
-def _axis_names(content: dict[str, Any], axis: str) -> list[str]:
-    by_style = content["cells"]["erased"]
-    return list(by_style) if axis == "style" else list(next(iter(by_style.values())))
-
-
-def _blocks(content: dict[str, Any], tables: dict[str, Table], folders: dict[str, Path]) -> list[dict[str, Any]]:
-    """A block of images per concept of the target's kind, the target first: a row per model, the other axis across."""
-    kind, targets = content["concept"]["kind"], content["concept"]["canvas_names"]
-    across = "object" if kind == "style" else "style"
-    seed = content["coverage"]["seeds"][0]
-    found = {
-        name: {
-            (row[kind], row[across]): row for row in table.rows if row["family"] == "template" and row["seed"] == seed
-        }
-        for name, table in tables.items()
-    }
-    names = _axis_names(content, kind)
-    return [
-        {
-            "concept": concept,
-            "target": concept in targets,
-            "models": [
-                {
-                    "name": model,
-                    "images": [
-                        _thumbnail(found[model][concept, other], folders[model], kind)
-                        for other in _axis_names(content, across)
-                    ],
-                }
-                for model in MODELS
-                if model in tables
-            ],
-        }
-        for concept in sorted(names, key=lambda name: (name not in targets, names.index(name)))
-    ]
-
-
-def _thumbnail(row: dict[str, Any], folder: Path, kind: str) -> dict[str, Any]:
-    with Image.open(folder / row["image_path"]) as file:
-        image = file.convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    seen = f"{words(row['judge_style'])} / {words(row['judge_object'])}"
-    told = f"{row['prompt']} · seed {row['seed']} · the judge sees {seen}"
-    return {
-        "data": base64.b64encode(buffer.getvalue()).decode(),
-        "title": told + (f" · {row['broken']}" if row["broken"] else ""),
-        "shows": row[f"judge_{kind}"] == row[kind],
-        "broken": row["broken"],
-    }
-
-
-def _heat(content: dict[str, Any], axis: str) -> dict[str, Any]:
-    """Accuracy of the erased model in each cell on one axis, and its difference from base."""
-    erased, base = content["cells"]["erased"], content["cells"]["base"]
-    kind, targets = content["concept"]["kind"], content["concept"]["canvas_names"]
-    rows = []
-    for style, by_object in erased.items():
-        cells = [
-            {
-                "value": cell[axis],
-                "base": base[style][obj][axis],
-                "n": cell["n"],
-                "target": (style if kind == "style" else obj) in targets,
-                "title": f"{words(style)} / {words(obj)}: {cell[axis]:.0%} of {cell['n']}, "
-                f"base {base[style][obj][axis]:.0%}",
-            }
-            for obj, cell in by_object.items()
+    def effect(self, key: str) -> Markup:
+        """The paired change of every model against its own base, -1 to 1."""
+        marks = [
+            self._gap_mark(column, pair["metrics"][key], key)
+            for column in self.columns
+            for pair in self.comparison["differences"]
+            if pair["b"] == column.id and self._is_own_base(pair["a"], column) and key in pair["metrics"]
         ]
-        rows.append({"style": style, "cells": cells})
-    return {"axis": axis, "objects": _axis_names(content, "object"), "rows": rows}
+        return charts.forest(marks, low=-1, high=1, ticks=(-1, 0, 1))
+
+    def effects(self) -> list[str]:
+        """The shares whose change against base is drawn: those that somebody wants to be high or low."""
+        known = {key for pair in self.comparison["differences"] if pair["paired"] for key in pair["metrics"]}
+        return [
+            key
+            for key, metric in self.metrics.items()
+            if key in known and text.unit(key) == "share" and metric["direction"] != "none"
+        ]
+
+    def concepts(self) -> dict[str, Any]:
+        """The paired change of the accuracy of every retained concept, one chart per concept, the worst first."""
+        by_concept: dict[tuple[str, str], list[charts.Mark]] = {}
+        place = {column.id: column for column in self.columns}
+        for row in self.comparison["concepts"]:
+            mark = self._gap_mark(place[row["column"]], row, "")
+            by_concept.setdefault((row["axis"], row["concept"]), []).append(mark)
+        rows: list[dict[str, Any]] = [
+            {"axis": axis, "concept": concept, "worst": min(mark.value for mark in marks), "marks": marks}
+            for (axis, concept), marks in by_concept.items()
+        ]
+        rows.sort(key=lambda row: row["worst"])
+        low = min([-0.2, *(mark.lo for row in rows for mark in row["marks"])])
+        high = max([0.2, *(mark.hi for row in rows for mark in row["marks"])])
+        drawn = [row | {"chart": charts.forest(row["marks"], low=low, high=high)} for row in rows]
+        return {"low": low, "high": high, "rows": drawn}
+
+    def plane(self) -> Markup:
+        """Erasure against retention."""
+        points = []
+        for column in self.columns:
+            erasure = self._mark(column, "normalised_erasure")
+            kept = [mark for key in ("ira", "cra_excl_target") if (mark := self._mark(column, key))]
+            if erasure and kept:
+                points.append(charts.Point(erasure, min(kept, key=lambda mark: mark.value)))
+        return charts.plane(points)
+
+    def layers(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """The bars of every component, on one scale for all models of the page, and the layers that moved most."""
+        changes = [
+            value
+            for each in self.evaluations
+            for layers in each.content["layers"].values()
+            for value in layers.values()
+            if value
+        ]
+        top = max(changes, default=1.0)
+        found: list[dict[str, Any]] = []
+        for component, layers in evaluation.content["layers"].items():
+            most = sorted(layers.items(), key=lambda item: -(item[1] or 0.0))[:3]
+            found.append(
+                {
+                    "component": component,
+                    "chart": charts.layer_bars(layers, top=top),
+                    "changed": sum(value != 0 for value in layers.values()),
+                    "of": len(layers),
+                    "most": [(name, value) for name, value in most if value],
+                }
+            )
+        return found
+
+    def _mark(self, column: Column, key: str) -> charts.Mark | None:
+        estimate = self.metrics[key]["values"].get(column.id)
+        if not estimate or estimate["value"] is None:
+            return None
+        told = f"{text.number(estimate['value'], key)} {text.interval(estimate, key)}"
+        is_struck = (column.id, key) in self.struck
+        return charts.estimate_mark(column.label, self.tints[column.id], estimate, told=told, is_struck=is_struck)
+
+    def _gap_mark(self, column: Column, gap: dict[str, Any], key: str) -> charts.Mark:
+        is_struck = (column.id, key) in self.struck
+        told = text.change(gap, key)
+        return charts.estimate_mark(column.label, self.tints[column.id], gap, told=told, is_struck=is_struck)
+
+    def _is_own_base(self, other: str, column: Column) -> bool:
+        return any(each.id == other and each.role == "base" and each.group == column.group for each in self.columns)
 
 
-def _write(path: Path, text: str) -> None:
+def _withheld(columns: Sequence[Column], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Why numbers are struck through: one sentence for all that it withholds of a model."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for column in columns:
+        for metric in metrics.values():
+            if column.id in metric["struck"]:
+                found.setdefault((column.label, metric["struck"][column.id]), []).append(metric["title"])
+    return [{"label": label, "sentence": sentence, "titles": titles} for (label, sentence), titles in found.items()]
+
+
+def _tint(column: Column) -> str:
+    return column.role if column.role != "erased" else f"tint{column.evaluation % TINTS}"
+
+
+def _heat(evaluation: Evaluation, column: Column) -> dict[str, Any]:
+    """The change of the accuracy against base in each cell, on both axes."""
+    ours, base = evaluation.content["cells"][column.role], evaluation.content["cells"]["base"]
+    target = evaluation.target
+    maps = []
+    for axis in AXES:
+        rows = []
+        for style, by_object in ours.items():
+            cells = [
+                {
+                    "after": cell[axis],
+                    "change": cell[axis] - base[style][obj][axis],
+                    "target": target.is_asked(style, obj),
+                    "title": f"{text.words(style)} / {text.words(obj)}: {cell[axis]:.0%} of {cell['n']} images, "
+                    f"base {base[style][obj][axis]:.0%}",
+                }
+                for obj, cell in by_object.items()
+            ]
+            rows.append({"style": style, "cells": cells})
+        maps.append({"axis": axis, "rows": rows})
+    return {"column": column, "objects": list(next(iter(ours.values()))), "maps": maps}
+
+
+def _data(
+    content: dict[str, Any],
+    evaluations: Sequence[Evaluation],
+    columns: Sequence[Column],
+    metrics: dict[str, Any],
+    tints: dict[str, str],
+) -> dict[str, Any]:
+    """What the page's script looks things up in."""
+    gaps = {
+        f"{pair['a']} {pair['b']}": {
+            "paired": pair["paired"],
+            "metrics": {
+                key: [*(round(gap[end], 6) for end in ("value", "lo", "hi")), gap["n_images"]]
+                for key, gap in pair["metrics"].items()
+            },
+        }
+        for pair in content["comparison"]["differences"]
+    }
+    shown = {
+        key: {
+            "title": metric["title"],
+            "definition": metric["definition"],
+            "direction": metric["direction"],
+            "unit": text.unit(key),
+            "struck": list(metric["struck"]),
+            "values": {
+                column: [text.number(estimate["value"], key), text.interval(estimate, key)]
+                for column, estimate in metric["values"].items()
+                if estimate and estimate["value"] is not None
+            },
+        }
+        for key, metric in metrics.items()
+    }
+    return {
+        "columns": [column._asdict() | {"tint": tints[column.id]} for column in columns],
+        "metrics": shown,
+        "differences": gaps,
+        "wall": build_wall(evaluations, columns),
+    }
+
+
+def _write(path: Path, content: str) -> None:
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(content, encoding="utf-8")
     partial.replace(path)

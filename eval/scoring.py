@@ -150,6 +150,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
         "image_path": record["image_path"],
         "image_sha256": record["image_sha256"],
         "wall_s": record["wall_s"],
+        "unet_forwards": record.get("unet_forwards"),  # images of an earlier version were not counted
     }
 
 

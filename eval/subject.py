@@ -29,6 +29,18 @@ class Subject(NamedTuple):
         return self.base if isinstance(self.base, str) else type(self.base).__name__
 
 
+def find_source(name: str) -> Path:
+    """The folder of a model that is named by its path, by a hub id, or as ``canvas``, the embedded base model.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: it needs code that this package does not run.
+    """
+    if name == base_model.CANVAS or (not Path(name).exists() and base_model.HUB_ID.fullmatch(name)):
+        return base_model.resolve(name)
+    return Path(name)
+
+
 def describe(
     source: Path | DiffusionPipeline, *, concept: Concept | None, base: str | DiffusionPipeline | None
 ) -> Subject:
@@ -42,9 +54,9 @@ def describe(
     if concept is None and card:
         given = card["concept"]
         concept = Concept(target=tuple(given["target"]), anchor=given["anchor"], kind=given["kind"])
-    if base is None and card:
+    if card and not isinstance(base, DiffusionPipeline):
         recorded = card["base"]
-        base = str(recorded["id"])
+        base = base or str(recorded["id"])
         found = base_model.identity(base)["hash"]
         if found != recorded["hash"]:
             raise ValueError(
@@ -53,7 +65,8 @@ def describe(
             )
     if concept is None or base is None:
         raise ValueError(
-            f"{source} has no erasure.json that says what was erased from what; give the concept and the base."
+            f"{source} has no erasure.json that says what was erased from what; give the concept and the base "
+            "(--target and --base-model)."
         )
     return Subject(source, concept, base, card)
 
@@ -67,7 +80,8 @@ def open_erased(
     if subject.card:
         from erase.artifact import load
 
-        return load(subject.source, device=device, dtype=dtype)
+        base = subject.base if isinstance(subject.base, str) else None
+        return load(subject.source, device=device, dtype=dtype, base_model=base)
     if trust_remote_code:
         return DiffusionPipeline.from_pretrained(subject.source, dtype=dtype, trust_remote_code=True).to(device)
     return base_model.load_folder(subject.source, device=device, dtype=dtype)

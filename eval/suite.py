@@ -9,35 +9,42 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, holistic, report, subject, verdict
+from eval import breakdown, compare, holistic, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.aspects import ASPECTS, check_aspects
 from eval.config import SuiteConfig, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, find_target, grid_rows, held_out_rows
+from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.seeds import over_seeds, sibling_reports
-from eval.table import read_scores, write_scores
+from eval.table import Table, write_scores
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+class Made(NamedTuple):
+    """What is known of the models once their images are made."""
+
+    marks: dict[str, Fingerprint]
+    layers: dict[str, dict[str, float | None]]  # component -> layer -> relative change of its weights
 
 
 def evaluate(
@@ -55,6 +62,7 @@ def evaluate(
     trust_remote_code: bool = False,
     progress: bool = True,
     command: str = "",
+    label: str = "erased",
 ) -> Path:
     """Evaluate one erased model and write ``report.html``, ``report.md`` and ``report.json``.
 
@@ -72,6 +80,7 @@ def evaluate(
         trust_remote_code: allow a folder without ``erasure.json`` to bring its own pipeline code.
         progress: show progress bars.
         command: how to repeat this, printed in the report.
+        label: what to call the model in the report.
 
     Returns:
         The path of ``report.html``.
@@ -92,7 +101,7 @@ def evaluate(
         config.judge, config.clip, lpips_backbone=config.lpips, inception_weights=config.inception
     )
     images = _Images(config, rows, out, cache or out / "reference", progress)
-    marks = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
@@ -110,13 +119,45 @@ def evaluate(
         tested,
         target,
         models,
-        marks,
+        made,
         judge_card=_judge_card(scorers),
         neighbours=images.neighbours,
         command=command,
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
+    evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
+    _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
+    return report.render(out)
+
+
+def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Path:
+    """Write one report of several evaluated models side by side.
+
+    Args:
+        folders: label -> what ``evaluate`` filled; at least one, all with one suite.
+        out: folder for the common ``report.html``, ``report.md`` and ``report.json``.
+        command: how to repeat this, printed in the report.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: a folder holds no evaluation.
+        ValueError: the models cannot be compared; it says why.
+    """
+    evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
+    compared = compare.compare(evaluations)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": evaluations[0].content["suite"],
+        "evaluations": {each.label: os.path.relpath(each.folder, out) for each in evaluations},
+        "verdicts": {each.label: each.content["verdict"] for each in evaluations},
+        "metrics": compare.metric_table(evaluations, compare.find_columns(evaluations)),
+        "comparison": compared,
+        "reproduce": command,
+    }
+    out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "report.json", content)
     return report.render(out)
 
@@ -147,7 +188,7 @@ def build_report(
     tested: subject.Subject,
     target: Target,
     models: dict[str, Model],
-    marks: dict[str, Fingerprint],
+    made: Made,
     *,
     judge_card: dict[str, Any],
     neighbours: Sequence[str] = (),
@@ -163,6 +204,7 @@ def build_report(
     styles, objects = config.axes
     _check_complete(models, config)
     summary = Summary(models=models, target=target, resamples=config.resamples)
+    marks = made.marks
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
@@ -188,23 +230,9 @@ def build_report(
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
+        "layers": made.layers,
         "provenance": _provenance(tested, judge_card),
         "reproduce": command,
-    }
-
-
-def read_models(out: Path) -> dict[str, Model]:
-    """The scores that ``evaluate`` left in ``out``, to recompute numbers without a model."""
-    tables = read_scores(out / "scores.jsonl")
-    features = load_file(out / "features.safetensors")
-    return {
-        name: Model(
-            table=table,
-            features=features[name],
-            clip=features.get(f"clip/{name}"),
-            inception=features.get(f"inception/{name}"),
-        )
-        for name, table in tables.items()
     }
 
 
@@ -259,7 +287,7 @@ def _generate_all(
     device: str,
     dtype: torch.dtype,
     trust_remote_code: bool,
-) -> dict[str, Fingerprint]:
+) -> Made:
     """Generate with one model at a time, so that memory holds one of them."""
     base = subject.open_base(tested, device=device, dtype=dtype)
     images.look_at_base(base, target)
@@ -271,7 +299,7 @@ def _generate_all(
         if target.names[0] in gold_names():
             marks["gold"] = images.make("gold", load_gold(target.names[0], dtype=dtype).to(device))
     pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    return {"erased": images.make("erased", pipe)} | marks
+    return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
 
 
 def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, config: SuiteConfig) -> dict[str, Scored]:
@@ -314,8 +342,15 @@ def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fi
         "storage_bytes": subject.storage(tested.source),
         "footprint": footprint(marks["erased"], marks["base"])._asdict(),
         "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
+        "forwards_per_image": {name: _mean_forwards(model.table) for name, model in models.items()},
         "images": {name: len(model.table) for name, model in models.items()},
     }
+
+
+def _mean_forwards(table: Table) -> float | None:
+    """UNet forwards per image in samples, which depend on the model and on no machine; None where not counted."""
+    counted = [row["unet_forwards"] for row in table.rows if row["unet_forwards"] is not None]
+    return sum(counted) / len(counted) if len(counted) == len(table) else None
 
 
 def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:

@@ -132,5 +132,18 @@ def difference_interval(
     return wider(drawn, Interval(max(-1.0, value - below), min(1.0, value + above)))
 
 
+def independent_difference(one: float, of_one: Interval, other: float, of_other: Interval) -> Interval:
+    """The interval of ``other - one`` from those of two independent estimates, by Newcombe's square and add (1998).
+
+    >>> interval = independent_difference(0.0, Interval(-0.3, 0.4), 1.0, Interval(0.7, 1.3))
+    >>> round(interval.lo, 2), round(interval.hi, 2)
+    (0.5, 1.42)
+    """
+    gap = other - one
+    lo = gap - math.hypot(other - of_other.lo, of_one.hi - one)
+    hi = gap + math.hypot(of_other.hi - other, one - of_one.lo)
+    return Interval(lo, hi)
+
+
 def _ratio(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.divide(ours, theirs, out=np.full_like(ours, np.nan), where=theirs > 0)

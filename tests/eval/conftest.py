@@ -1,24 +1,37 @@
 """A world small enough for a random pipeline, and a judge that knows what the base draws in it."""
 
 import csv
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
+from safetensors.numpy import save_file
 from tokenizers import normalizers
 from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
+from erase.concept import Concept
+from eval.aggregate import Model
+from eval.compare import Evaluation, compare, read_evaluation
 from eval.config import SuiteConfig
+from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
+from eval.rows import Row
 from eval.scorers import classifier, features, validity
 from eval.scorers.classifier import pixels
 from eval.scoring import Scorers
-from eval.suite import suite_rows
+from eval.subject import Subject
+from eval.suite import Made, build_report, suite_rows
+from eval.table import Table, write_scores
 
 
 HELD_OUT = [
@@ -117,6 +130,77 @@ def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
         features=features.load(features.Config(judge=judge)),
         validity=validity.load(validity.Config()),
     )
+
+
+class Planted(NamedTuple):
+    """Plants evaluations: the folder that ``eval.suite.evaluate`` would leave, with chosen verdicts of the judge."""
+
+    suite: SuiteConfig
+
+    def __call__(
+        self,
+        folder: Path,
+        target: Target,
+        models: dict[str, Callable[[Row], tuple[str, str, str]]],
+        label: str = "erased",
+    ) -> Evaluation:
+        """Write a folder.
+
+        Args:
+            folder: where.
+            target: what was erased.
+            models: base, erased and perhaps gold -> row -> style and object that the judge sees, and what is broken.
+            label: of the erased model.
+        """
+        rows = suite_rows(self.suite, target)
+        tables = {
+            name: Table([self._row(folder, name, row, *judge(row)) | {"feature_ref": i} for i, row in enumerate(rows)])
+            for name, judge in models.items()
+        }
+        write_scores(folder / "scores.jsonl", tables)
+        features = np.random.default_rng(0).normal(size=(len(rows), 6)).astype(np.float32)
+        save_file(dict.fromkeys(tables, features), folder / "features.safetensors")
+        marks = {name: Fingerprint({"unet": name}, {"unet.w": (name, 4)}, name) for name in tables}
+        tested = Subject(folder, Concept(target=target.names, kind=target.kind), "planted", {})
+        made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
+        known = {name: Model(table=table, features=features) for name, table in tables.items()}
+        content = build_report(self.suite, tested, target, known, made, judge_card={}, command="erase eval planted")
+        content |= {"folders": dict.fromkeys(tables, "."), "label": label}
+        found = Evaluation(label=label, folder=folder, content=content, models=known)
+        content["comparison"] = compare([found])
+        (folder / "report.json").write_text(json.dumps(content))
+        return read_evaluation(label, folder)
+
+    @staticmethod
+    def _row(folder: Path, model: str, row: Row, style: str, obj: str, broken: str) -> dict[str, Any]:
+        seen = f"{'base' if (style, obj) == (row.style, row.object) else model} {row.key} {style} {obj} {broken}"
+        digest = hashlib.sha256(seen.encode()).hexdigest()
+        path = folder / f"images/{digest}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(int(digest[:8], 16)).integers(0, 255, (6, 6, 3), np.uint8)
+        Image.fromarray(noise).resize((48, 48)).save(path)
+        names = obj.split("+")
+        return asdict(row) | {
+            "key": row.key,
+            "latent_hash": f"latents of seed {row.seed}",
+            "image_path": f"images/{digest}.png",
+            "image_sha256": digest,
+            "wall_s": 0.1,
+            "unet_forwards": 40.0,
+            "judge_style": style,
+            "judge_object": names[0],
+            "object_scores": [float(name in names) for name in OBJECT_NAMES],
+            "clip": None,
+            "broken": broken,
+            "drift": None if model == "base" else 0.1,
+            **dict.fromkeys(("drift_latent", "drift_clip", "drift_lpips")),
+            "same_as_base": None if model == "base" else (style, obj) == (row.style, row.object),
+        }
+
+
+@pytest.fixture(scope="session")
+def planted(suite: SuiteConfig) -> Planted:
+    return Planted(suite)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from erase.canvas.world import OBJECT_NAMES
 from erase.concept import Concept
 from eval import report
 from eval.aggregate import Model, Summary
+from eval.compare import read_models
 from eval.config import SuiteConfig
 from eval.fingerprint import fingerprint
 from eval.grid import Target
@@ -24,7 +25,7 @@ from eval.metrics.kid import kernel_distance
 from eval.scorers import classifier, features
 from eval.scoring import Scorers
 from eval.subject import Subject
-from eval.suite import build_report, evaluate, read_models
+from eval.suite import Made, build_report, evaluate
 from eval.table import Table
 
 
@@ -89,12 +90,12 @@ def test_scores_with_a_gap_give_no_number(
     own = models["erased"]
     kept = own.table.where(lambda row: not row["key"].startswith(gone))
     models["erased"] = dataclasses.replace(own, table=kept)
-    marks = dict.fromkeys(("erased", "base"), fingerprint(tiny_pipe))
+    made = Made(dict.fromkeys(("erased", "base"), fingerprint(tiny_pipe)), {})
     tested = Subject(tiny_pipe, VAN_GOGH, tiny_pipe, {})
     with pytest.raises(ValueError, match=sentence):
-        build_report(suite, tested, TARGET, models, marks, judge_card={})
+        build_report(suite, tested, TARGET, models, made, judge_card={})
     models["erased"] = own
-    assert build_report(suite, tested, TARGET, models, marks, judge_card={})["metrics"]["ua"]["erased"]["n_images"] == 8
+    assert build_report(suite, tested, TARGET, models, made, judge_card={})["metrics"]["ua"]["erased"]["n_images"] == 8
 
 
 def scores(seed: int, shift: float, *, shows: float, inception: bool = True) -> Model:

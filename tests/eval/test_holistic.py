@@ -17,12 +17,13 @@ from PIL import Image
 from erase.concept import Concept
 from eval.aggregate import Summary
 from eval.aspects import ASPECTS
+from eval.compare import read_models
 from eval.config import SuiteConfig, load_suite
 from eval.grid import Target, attack_rows
 from eval.holistic import Context, measure
 from eval.neighbours import find_neighbours
 from eval.scoring import Scorers
-from eval.suite import evaluate, read_models
+from eval.suite import evaluate
 
 
 VAN_GOGH = Concept(target=("Van Gogh",), kind="style")

@@ -1,0 +1,119 @@
+"""The body of ``erase eval``: check every model that was named, evaluate each, then set them side by side."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from erase.base_model import CANVAS, pick_device, pick_dtype
+from erase.concept import Concept
+
+
+_TAKEN = ("base", "gold", "reference")  # what a report and its folder call something else
+_SEVERAL = Path("erase-eval")  # where the report of several models goes by default
+
+
+class _Named(NamedTuple):
+    """A model on the command line: what to call it, where it is, whether it has an ``erasure.json``, and its base."""
+
+    label: str
+    folder: Path
+    has_card: bool
+    base: str | None
+
+
+def evaluate_all(
+    paths: list[str],
+    suite: str,
+    *,
+    target: list[str],
+    kind: str | None,
+    base_model: str | None,
+    out: Path | None,
+    cache: Path | None,
+    device: str,
+    dtype: str,
+    quiet: bool,
+    command: str,
+) -> Path:
+    """Evaluate one model into ``out``, or several into ``out/<label>`` with one report in ``out``.
+
+    Args:
+        paths: Artefact folders, diffusers folders, hub ids, or ``canvas``.
+        suite: A suite by name or file.
+        target: What was erased from those that have no ``erasure.json``.
+        kind: Of that target; a style unless given.
+        base_model: What they were made from.
+        out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given.
+        cache: Where images of base and gold models are kept for other evaluations.
+        device: See ``pick_device``.
+        dtype: See ``pick_dtype``.
+        quiet: No progress bars.
+        command: How to repeat this, for the report.
+
+    Returns:
+        The path of the report.
+    """
+    from eval import subject
+    from eval.config import load_suite
+    from eval.generate import process_state
+    from eval.grid import find_target
+    from eval.suite import combine, evaluate, suite_rows
+
+    settings = load_suite(suite)
+    named = _name(paths, base_model)
+    given = Concept(target=tuple(target), kind=kind or "style") if target else None
+    if (target or kind) and all(model.has_card for model in named):
+        raise ValueError(
+            "--target and --kind say what was erased from folders without erasure.json, but every folder here has one: "
+            "leave them out."
+        )
+    if kind and not target:
+        raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
+    for model in named:  # a mistake in the last one is found before the first one costs an hour
+        concept = None if model.has_card else given
+        tested = subject.describe(model.folder, concept=concept, base=model.base)
+        suite_rows(settings, find_target(tested.concept.target, tested.concept.kind))
+    several = len(named) > 1
+    where = out or (_SEVERAL if several else _beside(paths[0], named[0]))
+    report = where
+    for model in named:
+        report = evaluate(
+            model.folder,
+            settings,
+            where / model.label if several else where,
+            base=model.base,
+            concept=None if model.has_card else given,
+            cache=cache or where / "reference",
+            device=pick_device(device),
+            dtype=pick_dtype(dtype),
+            progress=not quiet,
+            command=command,
+            label=model.label if several else "erased",
+        )
+    if several and process_state().is_main_process:
+        report = combine({model.label: where / model.label for model in named}, where, command=command)
+    return report
+
+
+def _name(paths: list[str], base_model: str | None) -> list[_Named]:
+    """Find the folders, and call each by its own name, or where that is taken, with its parent's before it."""
+    from eval.subject import find_source
+
+    names = [path if path == CANVAS else Path(path).absolute().name for path in paths]
+    named: list[_Named] = []
+    for path, name in zip(paths, names, strict=True):
+        place = Path(path).absolute()
+        label = f"{place.parent.name}-{name}" if names.count(name) > 1 or name in _TAKEN else name
+        if any(other.label == label for other in named):
+            raise ValueError(f"Two of the models would be called {label!r}: name each once, or rename a folder.")
+        folder = find_source(path)
+        base = base_model or (CANVAS if path == CANVAS else None)  # the canvas is its own base
+        named.append(_Named(label, folder, (folder / "erasure.json").is_file(), base))
+    return named
+
+
+def _beside(path: str, model: _Named) -> Path:
+    """The default output for one model: beside its folder, or here where it is not a folder of the user's."""
+    if path == CANVAS or not Path(path).exists():
+        return Path(f"{model.label}.eval")
+    folder = model.folder if model.folder.name not in ("", "..") else model.folder.resolve()
+    return folder.with_name(f"{folder.name}.eval")

@@ -1,0 +1,385 @@
+"""Several evaluated models side by side: which columns there are, and every paired difference between two of them.
+
+Everything follows from the ``scores.jsonl`` and ``features.safetensors`` of the evaluations; no model is run.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from eval.aggregate import Model, Summary, prompt_index
+from eval.grid import Target
+from eval.holistic import Context, Holistic
+from eval.metrics.accuracy import Outcomes, cell_index
+from eval.metrics.intervals import (
+    Interval,
+    cluster_bootstrap,
+    difference_interval,
+    independent_difference,
+    wider,
+)
+from eval.table import Table, read_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluated model: what ``eval.suite.evaluate`` left in its folder."""
+
+    label: str
+    folder: Path
+    content: dict[str, Any]  # report.json
+    models: dict[str, Model]  # erased, base and, where there is one, gold
+
+    @property
+    def target(self) -> Target:
+        """What was erased, in the names of the canvas."""
+        concept = self.content["concept"]
+        return Target(concept["kind"], tuple(concept["canvas_names"]))
+
+    @property
+    def summary(self) -> Summary:
+        """What turns the scores into estimates."""
+        return Summary(models=self.models, target=self.target, resamples=self.content["suite"]["resamples"])
+
+
+class Column(NamedTuple):
+    """One model of a comparison; base and gold are there once per target."""
+
+    id: str
+    label: str
+    role: str  # base, gold or erased
+    evaluation: int  # whose scores it is read from
+    group: int  # models of one target and one base, whose rows are the same
+
+
+class Sample(NamedTuple):
+    """A metric image by image (or prompt by prompt), so that two models can be compared in pairs."""
+
+    values: np.ndarray  # (n,)
+    base: np.ndarray | None  # (n,) the same of the base; None where the base has none
+    clusters: np.ndarray  # (n,) int, the prompt of each
+    is_share_of_base: bool = False  # the metric is 1 - mean(values) / mean(base), not mean(values)
+
+
+def read_models(out: Path) -> dict[str, Model]:
+    """The scores that ``evaluate`` left in ``out``, to recompute numbers without a model.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    tables = read_scores(out / "scores.jsonl")
+    features = load_file(out / "features.safetensors")
+    return {
+        name: Model(
+            table=table,
+            features=features[name],
+            clip=features.get(f"clip/{name}"),
+            inception=features.get(f"inception/{name}"),
+        )
+        for name, table in tables.items()
+    }
+
+
+def read_evaluation(label: str, folder: Path) -> Evaluation:
+    """Read one evaluated model from its folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no evaluation.
+    """
+    path = folder / "report.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run `erase eval` with this output folder first.")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Evaluation(label=label, folder=folder, content=content, models=read_models(folder))
+
+
+def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Compare evaluations of one suite.
+
+    Models of one target and one base are compared image by image at equal prompt and seed. Models of different targets
+    have different images of the target, so there each model's change against its own base is compared, unpaired.
+
+    Args:
+        evaluations: at least one, with distinct labels.
+
+    Returns:
+        ``columns`` (the models), ``groups`` (which of them share their rows), ``differences`` (B - A with a 95 %
+        interval for every pair and every metric that has one value per image) and ``concepts`` (the paired change of
+        the accuracy of every retained concept against base).
+
+    Raises:
+        ValueError: the evaluations are of different suites, or images of one target start from different latents.
+    """
+    suites = {each.content["suite"]["hash"]: each.label for each in evaluations}
+    if len(suites) > 1:
+        raise ValueError(
+            f"{' and '.join(sorted(suites.values()))} were evaluated with different suites or seeds; evaluate all "
+            "models with the same one."
+        )
+    columns = find_columns(evaluations)
+    _check_rows(evaluations, columns)
+    samples = {column.id: metric_samples(evaluations[column.evaluation], column.role) for column in columns}
+    resamples = evaluations[0].content["suite"]["resamples"]
+    pairs = [
+        {
+            "a": a.id,
+            "b": b.id,
+            "paired": a.group == b.group,
+            "metrics": {
+                metric: found
+                for metric in samples[a.id]
+                if metric in samples[b.id]
+                and (
+                    found := difference(
+                        samples[a.id][metric], samples[b.id][metric], paired=a.group == b.group, resamples=resamples
+                    )
+                )
+            },
+        }
+        for a, b in combinations(columns, 2)
+        if not a.role == b.role == "base"
+    ]
+    return {
+        "columns": [column._asdict() for column in columns],
+        "groups": _groups(evaluations, columns),
+        "differences": pairs,
+        "concepts": [row for column in columns for row in _concept_changes(evaluations[column.evaluation], column)],
+    }
+
+
+def find_columns(evaluations: Sequence[Evaluation]) -> list[Column]:
+    """The models to show: for every target its base, its gold model, and what was evaluated, in the order given."""
+    keys = [(each.target, each.content["models"]["base"]) for each in evaluations]
+    groups = list(dict.fromkeys(keys))
+    columns = []
+    for group, key in enumerate(groups):
+        members = [index for index, each in enumerate(keys) if each == key]
+        of_target = f" ({', '.join(key[0].names).replace('_', ' ')})" if len(groups) > 1 else ""
+        gold = [index for index in members if "gold" in evaluations[index].models]
+        for role, sources in (("base", members[:1]), ("gold", gold[:1])):
+            columns += [Column(f"{role}{group or ''}", role + of_target, role, index, group) for index in sources]
+        columns += [Column(f"model{index}", evaluations[index].label, "erased", index, group) for index in members]
+    return columns
+
+
+def metric_table(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
+    """Every metric that a report holds: title, direction, definition, per column estimate and what strikes it."""
+    table: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        for name, metric in evaluations[column.evaluation].content["metrics"].items():
+            told = {key: metric[key] for key in ("title", "direction", "definition")}
+            row = table.setdefault(name, told | {"values": {}, "struck": {}})
+            row["values"][column.id] = metric.get(column.role)
+            if column.role == "erased" and metric.get("struck"):
+                row["struck"][column.id] = metric["struck"]
+    return table
+
+
+def metric_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
+    """The metrics of one model that have a value per image or per prompt, with the base's beside them."""
+    summary, found = evaluation.summary, dict[str, Sample]()
+    grid, base = summary.grid(role), summary.grid("base")
+    theirs = summary.outcomes(base)
+    for metric, outcomes in summary.outcomes(grid).items():
+        found[metric] = Sample(outcomes.hit.astype(float), theirs[metric].hit.astype(float), outcomes.cell)
+    base_columns = summary.columns(base)
+    for metric, (table, column) in summary.columns(grid).items():
+        if len(table) and table.rows[0][column] is not None:
+            own_base, _ = base_columns[metric]
+            known = own_base.rows[0][column] is not None
+            reference = own_base[column].astype(float) if known else None
+            found[metric] = Sample(table[column].astype(float), reference, prompt_index(table))
+    for metric, part in (("collapse_retain", summary.retain), ("collapse_target", summary.forget)):
+        found[metric] = Sample(_broken(part(grid)), _broken(part(base)), prompt_index(part(grid)))
+    if role != "base":
+        retain = summary.retain(grid)
+        found["unchanged"] = Sample(retain["same_as_base"].astype(float), None, prompt_index(retain))
+    forget, forget_base = summary.forget(grid), summary.forget(base)
+    shown = summary.seen(forget_base).astype(float)
+    if shown.any():
+        seen = summary.seen(forget).astype(float)
+        found["normalised_erasure"] = Sample(seen, shown, prompt_index(forget), is_share_of_base=True)
+    pairs, base_pairs = (
+        summary.models[name].table.where(lambda row: row["family"] == "two_object") for name in (role, "base")
+    )
+    if len(pairs):
+        visible = [summary.others_visible(table).astype(float) for table in (pairs, base_pairs)]
+        found["in_prompt"] = Sample(visible[0], visible[1], prompt_index(pairs))
+    spreads = summary.spreads(role)
+    if len(spreads):
+        found["diversity"] = Sample(spreads, summary.spreads("base"), np.arange(len(spreads)))
+    return found | _aspect_samples(evaluation, role)
+
+
+def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
+    """The same for the aspects of HUB that the suite asks for."""
+    content, tables = evaluation.content, [evaluation.models[name].table for name in (role, "base")]
+    context = Context(content["neighbours"], content["provenance"]["judge"], content["suite"]["clip"])
+    holistic = Holistic(evaluation.summary, context)
+    found: dict[str, Sample] = {}
+    for metric, outcomes_of in holistic.shares().items():
+        if metric in content["metrics"]:
+            ours, theirs = (outcomes_of(table) for table in tables)
+            if isinstance(ours, Outcomes) and isinstance(theirs, Outcomes):
+                found[metric] = Sample(ours.hit.astype(float), theirs.hit.astype(float), ours.cell)
+    retain = evaluation.summary.retain(evaluation.summary.grid(role))
+    for metric in ("drift_latent", "drift_clip", "drift_lpips"):
+        if metric in content["metrics"] and retain.rows[0][metric] is not None:
+            found[metric] = Sample(retain[metric].astype(float), None, prompt_index(retain))
+    return found
+
+
+def difference(a: Sample, b: Sample, *, paired: bool, resamples: int) -> dict[str, Any] | None:
+    """The difference B - A of a metric with its 95 % interval.
+
+    The interval is a bootstrap's over prompts; where every value is a yes or a no, it is the wider of that and
+    Newcombe's, since a bootstrap has no width where all rows agree.
+
+    Args:
+        a: the metric of the first model.
+        b: of the second.
+        paired: row i of both is the same prompt and seed; otherwise the change of each against its own base counts.
+        resamples: of the bootstrap.
+
+    Returns:
+        ``value``, ``lo``, ``hi``, ``n_images`` and ``ci_method``; None where unpaired models have no base to be
+        measured against.
+
+    >>> base, clusters = np.array([1.0, 1, 1, 1]), np.arange(4)
+    >>> one, other = (Sample(np.array(hits, float), base, clusters) for hits in ([1, 1, 0, 0], [1, 1, 1, 0]))
+    >>> difference(one, other, paired=True, resamples=200)["value"]
+    0.25
+    """
+    if not paired and (a.base is None or b.base is None):
+        return None
+    gap = _paired(a, b) if paired else _unpaired(a, b)
+    value = float(gap.statistic(*(np.array([column.mean()]) for column in gap.columns))[0])
+    found = cluster_bootstrap(gap.columns, gap.clusters, gap.statistic, resamples=resamples)
+    counted = _of_counts(a, b, paired=paired, resamples=resamples)
+    lo, hi = wider(found, counted) if counted else found
+    method = "wider of cluster bootstrap over prompts and Newcombe" if counted else "cluster bootstrap over prompts"
+    return {"value": value, "lo": lo, "hi": hi, "n_images": len(gap.clusters), "ci_method": f"{method}, 95 %"}
+
+
+class _Gap(NamedTuple):
+    """What the bootstrap resamples, and the difference as a function of the columns' means."""
+
+    columns: list[np.ndarray]
+    clusters: np.ndarray
+    statistic: Callable[..., np.ndarray]
+
+
+def _paired(a: Sample, b: Sample) -> _Gap:
+    if not a.is_share_of_base:
+        return _Gap([a.values, b.values], a.clusters, lambda mean_a, mean_b: mean_b - mean_a)
+    columns = [a.values, b.values, _base(a)]
+    return _Gap(columns, a.clusters, lambda mean_a, mean_b, base: _ratio(mean_a - mean_b, base))
+
+
+def _unpaired(a: Sample, b: Sample) -> _Gap:
+    """Each model's prompts are drawn on their own: zeros keep the two sides apart, and ones count the rows drawn."""
+    here, there = np.zeros(len(a.values)), np.zeros(len(b.values))
+    columns = [np.concatenate([column, there]) for column in (a.values, _base(a), here + 1)]
+    columns += [np.concatenate([here, column]) for column in (b.values, _base(b), there + 1)]
+    clusters = np.concatenate([a.clusters, a.clusters.max() + 1 + b.clusters])
+    return _Gap(columns, clusters, _share_gap if a.is_share_of_base else _mean_gap)
+
+
+def _mean_gap(
+    a: np.ndarray, base_a: np.ndarray, n_a: np.ndarray, b: np.ndarray, base_b: np.ndarray, n_b: np.ndarray
+) -> np.ndarray:
+    return _ratio(b - base_b, n_b) - _ratio(a - base_a, n_a)
+
+
+def _share_gap(
+    a: np.ndarray, base_a: np.ndarray, n_a: np.ndarray, b: np.ndarray, base_b: np.ndarray, n_b: np.ndarray
+) -> np.ndarray:
+    return _ratio(a, base_a) - _ratio(b, base_b)
+
+
+def _of_counts(a: Sample, b: Sample, *, paired: bool, resamples: int) -> Interval | None:
+    """The interval of a difference that also has a width where all rows agree; None where not all are yes or no."""
+    if not (_is_binary(a.values) and _is_binary(b.values)):
+        return None
+    if paired:
+        gap = difference_interval(b.values, a.values, a.clusters, resamples=resamples)
+        return _of_share(gap, a) if a.is_share_of_base else gap
+    changes = []
+    for side in (a, b):
+        gap = difference_interval(side.values, _base(side), side.clusters, resamples=resamples)
+        value = float((side.values - _base(side)).mean())
+        share = side.is_share_of_base
+        changes.append((-value / float(_base(side).mean()), _of_share(gap, side)) if share else (value, gap))
+    return independent_difference(*changes[0], *changes[1])
+
+
+def _of_share(gap: Interval, sample: Sample) -> Interval:
+    """The interval of 1 - share / base from that of the share; more of the target is less of the erasure."""
+    known = float(_base(sample).mean())
+    return Interval(-gap.hi / known, -gap.lo / known)
+
+
+def _base(sample: Sample) -> np.ndarray:
+    if sample.base is None:
+        raise ValueError("The metric has no value for the base; compare models of one target.")
+    return sample.base
+
+
+def _is_binary(values: np.ndarray) -> bool:
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def _ratio(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.divide(one, other, out=np.full_like(one, np.nan), where=other > 0)
+
+
+def _broken(table: Table) -> np.ndarray:
+    return np.array([float(bool(row["broken"])) for row in table.rows])
+
+
+def _concept_changes(evaluation: Evaluation, column: Column) -> list[dict[str, Any]]:
+    """The paired change of the accuracy of every retained concept against base, on both axes, with its interval."""
+    if column.role == "base":
+        return []
+    summary = evaluation.summary
+    ours, theirs = (summary.retain(summary.grid(role)) for role in (column.role, "base"))
+    cells = cell_index(ours["style"], ours["object"])
+    rows = []
+    for axis in ("style", "object"):
+        asked = ours[axis]
+        hits = [(table[f"judge_{axis}"] == asked).astype(float) for table in (theirs, ours)]
+        for concept in dict.fromkeys(asked.tolist()):
+            own = asked == concept
+            before, after = (Sample(hit[own], hits[0][own], cells[own]) for hit in hits)
+            change = difference(before, after, paired=True, resamples=summary.resamples)
+            rows.append({"column": column.id, "axis": axis, "concept": concept, **(change or {})})
+    return rows
+
+
+def _check_rows(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> None:
+    first: dict[int, tuple[str, list[tuple[str, str]]]] = {}
+    for column in columns:
+        rows = evaluations[column.evaluation].models[column.role].table.rows
+        found = [(row["key"], row["latent_hash"]) for row in rows]
+        label, expected = first.setdefault(column.group, (column.label, found))
+        if found != expected:
+            raise ValueError(
+                f"The images of {column.label} and of {label} are not of the same prompts and initial latents; "
+                "evaluate both again on one machine."
+            )
+
+
+def _groups(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = []
+    for column in columns:
+        if column.group == len(groups):
+            concept = evaluations[column.evaluation].content["concept"]
+            base = evaluations[column.evaluation].content["models"]["base"]
+            groups.append({key: concept[key] for key in ("target", "kind", "canvas_names")} | {"base_hash": base})
+    return groups

@@ -1,0 +1,105 @@
+"""The numbers of a report as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.compare import Column, Evaluation
+from eval.text import change, interval, number, words
+
+
+HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
+
+
+def markdown(
+    content: dict[str, Any], evaluations: Sequence[Evaluation], columns: Sequence[Column], metrics: dict[str, Any]
+) -> str:
+    """Write a report without images: verdicts, numbers, differences, held-out wordings, gates.
+
+    Args:
+        content: ``report.json``.
+        evaluations: the evaluated models.
+        columns: the models to show.
+        metrics: ``eval.compare.metric_table`` of them.
+    """
+    lines = [f"# {title(evaluations)}", ""]
+    for each in evaluations:
+        verdict = each.content["verdict"]
+        name = f"{each.label}: {verdict['code']}. " if len(evaluations) > 1 else ""
+        lines += [name + verdict["sentence"], "", *(f"- {reason}" for reason in verdict["reasons"]), ""]
+    lines += [*_metric_lines(columns, metrics), ""]
+    lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
+    for each in evaluations:
+        lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
+        lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
+        lines += [
+            f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
+            for gate in each.content["gates"]
+        ]
+        lines += [""]
+    lines += ["Intervals: 95 %, in square brackets; a number between ~~ is withheld by a failed gate."]
+    if content["reproduce"]:
+        lines += ["", "```", content["reproduce"], "```"]
+    return "\n".join(lines) + "\n"
+
+
+def title(evaluations: Sequence[Evaluation]) -> str:
+    """What a report is about, in a line."""
+    if len(evaluations) > 1:
+        return f"{len(evaluations)} models side by side"
+    content = evaluations[0].content
+    return f"{', '.join(content['concept']['target'])}: {content['verdict']['code']}"
+
+
+def _metric_lines(columns: Sequence[Column], metrics: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| metric | {' | '.join(column.label for column in columns)} | images | prompts |",
+        f"|---|{'---|' * (len(columns) + 2)}",
+    ]
+    last = next(column.id for column in columns if column.role == "erased")
+    for key, metric in metrics.items():
+        cells = [_cell(key, metric, column.id) for column in columns]
+        shown = metric["values"].get(last) or {}
+        counts = f"{shown.get('n_images', '')} | {shown.get('n_prompts', '')}"
+        lines.append(f"| {metric['title']} | {' | '.join(cells)} | {counts} |")
+    return lines
+
+
+def _cell(key: str, metric: dict[str, Any], column: str) -> str:
+    estimate = metric["values"].get(column)
+    if estimate and estimate.get("not_run"):
+        return f"not run: {estimate['not_run']}"
+    text = f"{number(estimate['value'], key)} {interval(estimate, key)}".strip() if estimate else "n/a"
+    return f"~~{text}~~" if column in metric["struck"] else text
+
+
+def _difference_lines(comparison: dict[str, Any], columns: Sequence[Column], metrics: dict[str, Any]) -> list[str]:
+    """Every model against its own base, and the models of one target against one another."""
+    label = {column.id: column.label for column in columns}
+    lines = [
+        f"| paired difference | {' | '.join(metrics[key]['title'] for key in HEADLINE)} |",
+        f"|---|{'---|' * len(HEADLINE)}",
+    ]
+    for pair in comparison["differences"]:
+        if pair["paired"]:
+            cells = [_gap(pair, key, metrics[key]) for key in HEADLINE]
+            lines.append(f"| {label[pair['b']]} - {label[pair['a']]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
+    text = change(pair["metrics"].get(key), key)
+    return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
+
+
+def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:
+    models = [name for name in ("erased", "base", "gold") if name in evaluation.models]
+    shown = [evaluation.label if name == "erased" else name for name in models] if several else models
+    lines = [
+        f"| held-out wording: shows the target | {' | '.join(shown)} | images |",
+        f"|---|{'---|' * (len(models) + 1)}",
+    ]
+    for row in evaluation.content["held_out"]:
+        cells = [f"{number(row[name]['value'])} {interval(row[name])}".strip() for name in models]
+        name = f"{words(row['family'])} {row['language']}".strip()
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['erased']['n_images']} |")
+    return lines

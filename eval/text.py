@@ -1,0 +1,109 @@
+"""Numbers, names, sizes and times as people read them."""
+
+from typing import Any
+
+
+# metrics that are not shares, by the beginning of their names
+UNITS = {
+    "clip_": "score",
+    "drift": "score",
+    "diversity": "distance",
+    "fd_": "distance",
+    "fid": "distance",
+    "kid_": "distance",
+    "cmmd": "distance",
+    "seconds": "distance",
+}
+
+
+def unit(key: str) -> str:
+    """Whether a metric is a share, a score or a distance.
+
+    >>> unit("ua"), unit("clip_retain"), unit("fd_canvas")
+    ('share', 'score', 'distance')
+    """
+    return next((found for prefix, found in UNITS.items() if key.startswith(prefix)), "share")
+
+
+def number(value: float | None, key: str = "") -> str:
+    """A value as people read it: shares in per cent, scores in three decimals, distances in three digits.
+
+    >>> number(0.9417, "ira"), number(0.312, "clip_retain"), number(None)
+    ('94.2 %', '0.312', 'n/a')
+    """
+    if value is None:
+        return "n/a"
+    kind = unit(key)
+    if kind == "score":
+        return f"{value:.3f}"
+    return f"{value:.3g}" if kind == "distance" else f"{100 * value:.1f} %"
+
+
+def interval(estimate: dict[str, Any] | None, key: str = "") -> str:
+    """The interval of an estimate, or nothing.
+
+    >>> interval({"lo": 0.5, "hi": 0.75}, "ua")
+    '[50.0, 75.0]'
+    """
+    if not estimate or estimate.get("lo") is None:
+        return ""
+    return f"[{number(estimate['lo'], key)}, {number(estimate['hi'], key)}]".replace(" %", "")
+
+
+def change(gap: dict[str, Any] | None, key: str = "") -> str:
+    """A difference with its sign and its interval: shares in percentage points.
+
+    >>> change({"value": -0.081, "lo": -0.12, "hi": -0.0004}, "ira")
+    '-8.1 [-12.0, 0.0]'
+    """
+    if not gap:
+        return "n/a"
+    value, lo, hi = (signed(gap[end], key) for end in ("value", "lo", "hi"))
+    return f"{value} [{lo}, {hi}]"
+
+
+def signed(value: float, key: str = "") -> str:
+    """A difference with its sign; no sign where it would be shown as zero.
+
+    >>> signed(0.25), signed(-0.0001), signed(-0.012, "drift")
+    ('+25.0', '0.0', '-0.012')
+    """
+    kind = unit(key)
+    text = f"{value:+.3f}" if kind == "score" else f"{value:+.3g}" if kind == "distance" else f"{100 * value:+.1f}"
+    if not text.strip("+-0."):
+        return text.lstrip("+-")
+    return text
+
+
+def words(name: str) -> str:
+    """A name with spaces.
+
+    >>> words("Van_Gogh")
+    'Van Gogh'
+    """
+    return name.replace("_", " ")
+
+
+def size(count: float | None) -> str:
+    """Bytes in a readable unit.
+
+    >>> size(81_500_000)
+    '81.5 MB'
+    """
+    if count is None:
+        return "n/a"
+    name, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
+    return f"{count / divisor:.1f} {name}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in a readable unit.
+
+    >>> duration(0.0421), duration(75)
+    ('42 ms', '1 min 15 s')
+    """
+    if seconds is None:
+        return "n/a"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

@@ -1,0 +1,118 @@
+"""``erase eval`` with several models, as it is typed: tiny random pipelines, the judge of the canvas."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erase import erase_concept
+from erase.canvas.judge import folder as judge_folder
+from erase.cli import main
+
+
+pytestmark = pytest.mark.skipif(not (judge_folder() / "card.json").exists(), reason="the canvas judge is not built")
+SUITE = """
+name: few
+styles: [Photo, Van_Gogh]
+objects: [Cats, Dogs]
+seeds: [1, 2]
+held_out: ""
+num_inference_steps: 2
+clip: ""
+resamples: 50
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with a suite, two artefacts of one target, in either form, and a plain diffusers folder."""
+    place = tmp_path_factory.mktemp("several")
+    (place / "few.yaml").write_text(SUITE)
+    shutil.copytree(tiny_folder, place / "tiny")
+    for name, form, lr in (("vg", "pipeline", 1e-3), ("small", "delta", 3e-3)):
+        erase_concept(
+            place / "tiny",
+            "Van Gogh",
+            out=place / name,
+            save=form,
+            device="cpu",
+            quiet=True,
+            steps=2,
+            lr=lr,
+            pool_size=4,
+        )
+    return place
+
+
+@pytest.fixture
+def call(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    monkeypatch.chdir(place)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["eval", *arguments, "--suite", "few.yaml", "--quiet", "--device", "cpu"])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_several_models_of_any_form(call: Callable, place: Path) -> None:
+    code, out, err = call(
+        "vg", "small", "tiny", "--target", "Van Gogh", "--base-model", str(place / "tiny"), "--out", "both"
+    )
+    assert (code, out) == (0, "Report: both/report.html\n"), err
+    content = json.loads(Path("both/report.json").read_text())
+    assert [column["label"] for column in content["comparison"]["columns"]] == ["base", "vg", "small", "tiny"]
+    assert content["verdicts"]["tiny"]["facts"]["same_weights"]
+    for name in ("vg", "small", "tiny"):
+        assert (Path("both") / name / "scores.jsonl").exists()
+        own = json.loads((Path("both") / name / "report.json").read_text())
+        assert own["label"] == name
+    moved = json.loads(Path("both/small/report.json").read_text())["layers"]["unet"]
+    assert any(moved.values())
+    (reference,) = Path("both/reference").iterdir()  # base was drawn once
+    assert len(list((reference / "images").iterdir())) == 2 * 2 * 2
+    assert (
+        "erase eval vg small tiny --suite few.yaml --target &#39;Van Gogh&#39;" in Path("both/report.html").read_text()
+    )
+
+
+def test_one_model_goes_where_it_went(call: Callable) -> None:
+    code, out, err = call("vg")
+    assert (code, out) == (0, "Report: vg.eval/report.html\n"), err
+    assert "evaluations" not in json.loads(Path("vg.eval/report.json").read_text())
+
+
+def test_models_of_different_targets(call: Callable, place: Path) -> None:
+    shutil.copytree(place / "tiny", place / "cats", dirs_exist_ok=True)
+    flags = ("--target", "Cats", "--kind", "object", "--base-model", str(place / "tiny"))
+    code, _, err = call("vg", "cats", *flags, "--out", "mixed")
+    assert code == 0, err
+    compared = json.loads(Path("mixed/report.json").read_text())["comparison"]
+    assert [group["target"] for group in compared["groups"]] == [["Van Gogh"], ["Cats"]]
+    assert {pair["paired"] for pair in compared["differences"]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vg", "nowhere"], "nowhere does not exist"),
+        (["vg", "tiny"], "tiny has no erasure.json that says what was erased from what"),
+        (["vg", "vg"], "Two of the models would be called"),
+        (["vg", "--target", "Cats"], "every folder here has one: leave them out"),
+        (["tiny", "--kind", "object"], "no --target is given"),
+        (["tiny", "--target", "Sepia", "--base-model", "tiny"], "has no style 'Sepia'"),
+        (["vg", "--base-model", "canvas"], "name the right base"),
+        (["canvas"], "has no erasure.json"),
+        (["vg", "nobody/nothing"], "neither a folder on this machine nor a hub model"),
+    ],
+)
+def test_a_mistake_costs_no_image(call: Callable, arguments: list[str], message: str) -> None:
+    code, out, err = call(*arguments, "--out", "nothing")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("nothing").exists()
