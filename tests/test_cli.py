@@ -80,7 +80,7 @@ def test_run_saves_and_says_where(call, tmp_path, tiny_folder):
     assert card["cost"]["unet_backwards"] == 4
     assert (tmp_path / "o" / "log.jsonl").read_text().count('"update"') == 4
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
-    code, out, _ = call("export", "o", "small", "--form", "delta")
+    code, out, _ = call("export", "o", "--out", "small", "--format", "delta")
     assert (code, out) == (0, "Saved: small\n")
     assert read_card(tmp_path / "small")["form"] == "delta"
 
