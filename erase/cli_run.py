@@ -1,5 +1,6 @@
 """The body of ``erase run``: read the settings of every run before the first one starts, then one after another."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def run_all(
         dry_run: Only print what would be done.
         quiet: No progress bars.
     """
-    overrides = [source for source in sources if "=" in source and not Path(source).is_file()]
+    # os.path.isfile takes a setting that is longer than any file name for what it is; Path.is_file raises
+    overrides = [source for source in sources if "=" in source and not os.path.isfile(source)]
     names = [source for source in sources if source not in overrides]
     settings = {name: value for name, value in flags.items() if value is not None}
     settings["concept"] = {name: value for name, value in concept.items() if value is not None}

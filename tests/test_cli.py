@@ -105,6 +105,13 @@ def test_dry_run_prints_settings_that_read_back_and_writes_nothing(call, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_setting_may_be_longer_than_a_file_name(call):
+    templates = [f"A picture of {number} {{}}." for number in range(30)]
+    code, out, _ = call("run", "esd/canvas-style", f"concept.templates={json.dumps(templates)}", "--dry-run")
+    assert code == 0
+    assert yaml.safe_load(out)["concept"]["templates"] == templates
+
+
 def test_dry_run_of_a_model_that_is_not_here_says_what_it_cannot_know(call):
     code, out, _ = call("run", "esd/sd1-style", "--dry-run")
     assert code == 0
