@@ -180,7 +180,9 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = (number.strip() for number in part.partition("-"))
         numbers = (first, last) if dash else (first, first)
-        if not all(number.isascii() and number.isdecimal() and int(number) <= MAX_SEED for number in numbers):
+        # no more digits than the largest has: Python refuses to read numbers of thousands in words of its own
+        digits = [number.isascii() and number.isdecimal() and len(number) <= len(str(MAX_SEED)) for number in numbers]
+        if not all(digits) or max(map(int, numbers)) > MAX_SEED:
             raise ValueError(
                 f"The seeds {text!r} cannot be read: write whole numbers and ranges, such as 0-4 or 0,3,7."
             )

@@ -179,6 +179,7 @@ def test_seeds_are_lists_and_ranges(text, seeds):
         ("0-2-4", "cannot be read"),
         ("\u00b2", "cannot be read"),
         ("9223372036854775808", "cannot be read"),
+        ("9" * 5000, "cannot be read"),
         ("4-0", "runs backwards: write 0-4"),
         ("0-3,2", "The seed 2 occurs twice in '0-3,2'"),
         ("0-4294967295", "more than 100,000"),
