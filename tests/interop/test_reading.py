@@ -76,6 +76,7 @@ def test_the_record_says_what_is_known_and_what_is_not(authors, tmp_path, tiny_f
     assert "without the guidance" in imported["notes"][0]
     assert imported["not_recorded"] == ["seed", "cost", "versions", "anchor"]
     text = (out / "README.md").read_text()
+    assert f"# a cat said to be erased from the folder {tiny_folder.name}\n" in text
     assert "is said to be erased by whoever imported `lora.pth`" in text
     assert "Not known: it was made elsewhere" in text
     assert f'DiffusionPipeline.from_pretrained("{out.name}", dtype=torch.float32)' in text
