@@ -38,6 +38,7 @@ _UNET_NAMES = re.compile(
 )
 _KOHYA = re.compile(r"(?P<module>lora_(unet|te|te1|te2)_\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)")
 _UNGUIDE = re.compile(r"(?P<module>.+)\.lora\.(?P<part>A|B)")
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to initialise a LoRA
 _PEFT = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B)\.weight")
 
 
@@ -223,8 +224,18 @@ def _peft_header(source: Source) -> dict[str, Any]:
 
 
 def _peft_scale(source: Source, config: dict[str, Any], path: str, *, rank: int) -> float:
+    start = str(config.get("init_lora_weights"))
+    if start.startswith(_MOVES_BASE):
+        raise ValueError(
+            f"{source.path} began as {start!r}, which moves the base model's own weights, so it does not fit them: "
+            "convert it to a plain LoRA first."
+        )
     alphas = config.get("alpha_pattern") or {}
-    alpha = _number(source, alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank)))
+    try:
+        alpha = alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank))
+    except (AttributeError, TypeError, re.error) as error:
+        raise ValueError(f"{source.path} has a damaged alpha_pattern ({error}): get it again.") from error
+    alpha = _number(source, alpha)
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -254,7 +265,7 @@ def _check_pair(source: Source, module: str, part: dict[str, torch.Tensor], name
             f"{source.path} has no {missing[0]} of {module!r}, so it is damaged or not a plain LoRA: pass a complete "
             "plain LoRA."
         )
-    if any(not isinstance(part[name], torch.Tensor) or part[name].ndim < 2 for name in names):
+    if any(not isinstance(part[name], torch.Tensor) or part[name].ndim < 2 or not part[name].numel() for name in names):
         raise ValueError(f"{source.path} has a LoRA of {module!r} that is no pair of matrices: pass a plain LoRA.")
     if not all(is_plain(part[name]) for name in names):
         raise ValueError(

@@ -353,6 +353,34 @@ def _one_module_twice(authors) -> Path:
     return path
 
 
+def _rank_zero(authors) -> Path:
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    layers = {f"{name}.lora_down.weight": torch.ones(0, 16), f"{name}.lora_up.weight": torch.ones(16, 0)}
+    save_file(layers, authors.folder / "x.safetensors")
+    return authors.folder / "x.safetensors"
+
+
+def _peft_with(authors, settings: dict) -> Path:
+    path, _ = authors.peft()
+    layers = {f"base_model.model.{name.removeprefix('unet.')}": each for name, each in load_file(path).items()}
+    path.unlink()
+    save_file(layers, authors.folder / "adapter_model.safetensors")
+    (authors.folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4, **settings}))
+    return authors.folder
+
+
+def _no_pattern(authors) -> Path:
+    return _peft_with(authors, {"alpha_pattern": {"(": 3}})
+
+
+def _list_of_patterns(authors) -> Path:
+    return _peft_with(authors, {"alpha_pattern": ["attn1"]})
+
+
+def _pissa(authors) -> Path:
+    return _peft_with(authors, {"init_lora_weights": "pissa_niter_4"})
+
+
 def _numbers_for_names(authors) -> Path:
     torch.save({"state_dict": {0: torch.zeros(1)}}, authors.folder / "x.pt")
     return authors.folder / "x.pt"
@@ -376,6 +404,10 @@ REFUSED = {
     _sparse: "neither quantised nor sparse",
     _integer_lora: "neither quantised nor sparse",
     _one_module_twice: "'unet.down_blocks.1.attentions.0.proj_in.weight' twice under different names",
+    _rank_zero: "no pair of matrices",
+    _no_pattern: "damaged alpha_pattern",
+    _list_of_patterns: "damaged alpha_pattern",
+    _pissa: "began as 'pissa_niter_4', which moves the base",
     _numbers_for_names: "unknown layout",
     _flipped_digit: "not an intact torch file",
     _foreign_key: "down_blocks.9.attn2.to_k.weight', which the base model does not have",
