@@ -33,12 +33,15 @@ def model_card(folder_name: str, facts: dict[str, Any], *, form: str, changed: l
         Markdown with the hub's header.
     """
     concept, base = facts["concept"], facts["base"]
+    title = "erased from" if changed else "avoided during inference in"
+    if "imported" in facts["config"]:
+        title = f"said to be {title}"
     return f"""\
 ---
 {_header(facts, licence)}
 ---
 
-# {", ".join(concept["target"])} {"erased from" if changed else "avoided during inference in"} {_public_name(base)}
+# {", ".join(concept["target"])} {title} {_public_name(base)}
 
 {_claim(facts, changed)}:
 {describe_weights(changed)}.

@@ -88,7 +88,8 @@ def run(
         str | None, typer.Option(help="pipeline: a folder that plain diffusers loads; delta: only what changed.")
     ] = None,
     retain: Annotated[
-        list[str] | None, typer.Option(help="Prompt, or CSV file of prompts, that must keep its meaning; repeatable.")
+        list[str] | None,
+        typer.Option(help="Prompt, or CSV or text file of prompts, that must keep its meaning; repeatable."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,

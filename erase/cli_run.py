@@ -43,17 +43,25 @@ def run_all(
         names = [name for name in names for _ in parse_seeds(seeds)]
         configs = [_with_seed(config, seed) for config in configs for seed in parse_seeds(seeds)]
     _check_outs(configs, names, needed=not dry_run)
+    skip_complete = len(configs) > 1 or seeds is not None
+    if not dry_run:
+        _check_ahead(configs, skip_complete=skip_complete)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     for config in configs:
         if dry_run:
             _print_plan(config)
         else:
-            _run_one(config, skip_complete=len(configs) > 1 or seeds is not None, quiet=quiet)
+            _run_one(config, skip_complete=skip_complete, quiet=quiet)
 
 
 def _with_seed(config: RunConfig, seed: int) -> RunConfig:
-    return resolve(replace(config, seed=seed, out=f"{config.out}-seed{seed}" if config.out else None))
+    if config.out is None:
+        return resolve(replace(config, seed=seed))
+    out = Path(config.out)  # without the slash that a shell puts at the end of a folder's name
+    if out.name in ("", ".."):
+        raise ValueError(f"The output {config.out!r} has no name that a seed could be added to: name a new folder.")
+    return resolve(replace(config, seed=seed, out=f"{out}-seed{seed}"))
 
 
 def _check_outs(configs: list[RunConfig], names: list[str], *, needed: bool) -> None:
@@ -65,6 +73,13 @@ def _check_outs(configs: list[RunConfig], names: list[str], *, needed: bool) -> 
     for place in places:
         if places.count(place) > 1:
             raise ValueError(f"Several runs would be saved in {place}: give each configuration its own 'out'.")
+
+
+def _check_ahead(configs: list[RunConfig], *, skip_complete: bool) -> None:
+    from erase.experiment import check_ahead
+
+    for config in configs:
+        check_ahead(config, skip_complete=skip_complete)
 
 
 def _print_plan(config: RunConfig) -> None:

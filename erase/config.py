@@ -50,7 +50,8 @@ class RunConfig:
         method: A module of ``erase.methods``.
         base_model: ``canvas``, a diffusers folder, or a hub id, optionally ``owner/name@revision``.
         concept: What is erased.
-        retain: Prompts that must keep their meaning; an entry that ends in ``.csv`` is a file of such prompts.
+        retain: Prompts that must keep their meaning; an entry that ends in ``.csv`` or ``.txt`` is a file of such
+            prompts.
         params: The fields of the method's ``Config``.
         seed: All randomness derives from it.
         device: ``auto``, ``cpu``, ``cuda``, ...
@@ -84,14 +85,16 @@ class RunConfig:
         )
 
     def retain_prompts(self) -> list[str]:
-        """Return the retain set with every CSV file replaced by those of its prompts that do not name the target.
+        """Return the retain set with every prompt file replaced by those of its prompts that do not name the target.
 
         One file of prompts serves every target that way; a prompt given by itself is never dropped.
         """
         names = [name.casefold() for name in (*self.concept.target, *self.concept.synonyms)]
         prompts: list[str] = []
         for entry in self.retain:
-            if entry.endswith(".csv"):
+            if entry.endswith(".json"):  # an UnGuide concept holds prompts of the target as well
+                raise ValueError(f"The retain set {entry} is JSON, but a CSV or text file is read: save it as one.")
+            if entry.endswith((".csv", ".txt")):
                 rows = read_prompts(find_data(entry, within="prompts", suffix=".csv"))
                 prompts += [row.prompt for row in rows if not any(name in row.prompt.casefold() for name in names)]
             else:
@@ -180,7 +183,9 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = (number.strip() for number in part.partition("-"))
         numbers = (first, last) if dash else (first, first)
-        if not all(number.isascii() and number.isdecimal() and int(number) <= MAX_SEED for number in numbers):
+        # no more digits than the largest has: Python refuses to read numbers of thousands in words of its own
+        digits = [number.isascii() and number.isdecimal() and len(number) <= len(str(MAX_SEED)) for number in numbers]
+        if not all(digits) or max(map(int, numbers)) > MAX_SEED:
             raise ValueError(
                 f"The seeds {text!r} cannot be read: write whole numbers and ranges, such as 0-4 or 0,3,7."
             )

@@ -80,17 +80,35 @@ def check_family(config: RunConfig) -> None:
         )
 
 
+def check_ahead(config: RunConfig, *, skip_complete: bool) -> None:
+    """Refuse what can be seen without the base model: settings that do not fit together, or an output in the way.
+
+    Args:
+        config: Checked settings.
+        skip_complete: Whether an output of the same settings is not in the way.
+    """
+    method, retain = load_method(config.method), config.retain_prompts()
+    method.plan(None, config.to_concept(), retain, method_config(config))
+    if config.out is not None and not (skip_complete and _card_of_settings(config)):
+        check_out(Path(config.out))
+
+
 def is_complete(config: RunConfig) -> bool:
     """Whether ``config.out`` already holds the result of exactly these settings from exactly this base model."""
-    if config.out is None or not (Path(config.out) / artifact.CARD).is_file():
+    card = _card_of_settings(config)
+    if card is None or card["base"] != base_model.identity(config.base_model):
         return False
-    out = Path(config.out)
-    card = artifact.read_card(out)
-    settings = _recorded(replace(config, device=base_model.pick_device(config.device)))
-    if card["config"] != settings or card["base"] != base_model.identity(config.base_model):
-        return False
-    artifact.verify(out, card)
+    artifact.verify(Path(str(config.out)), card)
     return True
+
+
+def _card_of_settings(config: RunConfig) -> dict[str, Any] | None:
+    """Return the record in ``config.out`` if it is one of these settings."""
+    if config.out is None or not (Path(config.out) / artifact.CARD).is_file():
+        return None
+    card = artifact.read_card(Path(config.out))
+    settings = _recorded(replace(config, device=base_model.pick_device(config.device)))
+    return card if card["config"] == settings else None
 
 
 def artifact_bytes(config: RunConfig) -> int:

@@ -156,6 +156,31 @@ def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call
         assert "Both one seed and the seeds '0-2' are given" in err
 
 
+def test_a_mistake_in_the_last_run_is_found_before_the_first_one_starts(call, tmp_path, tiny_folder):
+    command = ["run", "--method", "block_list", "--target", "Cats", "--base-model", str(tiny_folder), "--quiet"]
+    (tmp_path / "o-seed1").mkdir()
+    (tmp_path / "o-seed1" / "mine").write_text("mine")
+    code, out, err = call(*command, "--out", "o", "--seeds", "0-1")
+    assert (code, out) == (2, "")
+    assert "o-seed1 already holds something" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["o-seed1"]
+    for name, settings in {"a": {}, "b": {"retain": ["a dog"]}}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"out": name, **settings}))
+    code, out, err = call(*command, "a.yaml", "b.yaml")
+    assert (code, out) == (2, "")
+    assert "but 1 retain prompts were given" in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_slash_at_the_end_of_the_output_is_no_part_of_the_seeds_names(call, tmp_path, tiny_folder):
+    command = ["run", "--method", "block_list", "--target", "Cats", "--base-model", str(tiny_folder), "--quiet"]
+    assert call(*command, "--out", "o/", "--seeds", "0")[:2] == (0, "Saved: o-seed0\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["o-seed0"]
+    code, _, err = call(*command, "--out", ".", "--seeds", "0")
+    assert code == 2
+    assert "has no name that a seed could be added to" in err
+
+
 BASE = ["--base-model", "TINY", "--out", "o"]
 REFUSED = {
     "unknown method": (["--method", "edd", "--target", "Cats"], "The method 'edd' is unknown: choose one of"),

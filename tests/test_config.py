@@ -154,6 +154,20 @@ def test_one_retain_file_serves_every_target(tmp_path):
     assert config.retain_prompts() == ["a dog", "two cats, kept on purpose"]
 
 
+def test_a_text_file_of_retain_prompts_is_read_and_never_taken_for_a_prompt(tmp_path):
+    (tmp_path / "keep.txt").write_text("a dog\ntwo cats\na fish\n")
+
+    def prompts(name: str) -> list[str]:
+        concept = {"target": ["cats"], "kind": "object"}
+        return read_config(settings={"concept": concept, "retain": [str(tmp_path / name)]}).retain_prompts()
+
+    assert prompts("keep.txt") == ["a dog", "a fish"]
+    with pytest.raises(FileNotFoundError, match=r"none.txt' is neither a file"):
+        prompts("none.txt")
+    with pytest.raises(ValueError, match=r"keep.json is JSON, but a CSV or text file is read"):
+        prompts("keep.json")
+
+
 @pytest.mark.parametrize(
     ("text", "seeds"),
     [
@@ -179,6 +193,7 @@ def test_seeds_are_lists_and_ranges(text, seeds):
         ("0-2-4", "cannot be read"),
         ("\u00b2", "cannot be read"),
         ("9223372036854775808", "cannot be read"),
+        ("9" * 5000, "cannot be read"),
         ("4-0", "runs backwards: write 0-4"),
         ("0-3,2", "The seed 2 occurs twice in '0-3,2'"),
         ("0-4294967295", "more than 100,000"),

@@ -8,8 +8,8 @@ wrapped text encoder, ``text-encoder`` a plain one; ``unguide``, ``kohya`` and `
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -18,6 +18,8 @@ from peft.utils.other import get_pattern_key
 from erase.interop.names import from_kohya, from_ldm
 from erase.interop.source import Source
 
+
+Value = TypeVar("Value")
 
 UNGUIDE_ALPHA = 8  # what the authors' scripts pass; the file of weights does not hold it
 _LDM_UNET = "model.diffusion_model."
@@ -36,6 +38,7 @@ _UNET_NAMES = re.compile(
 )
 _KOHYA = re.compile(r"(?P<module>lora_(unet|te|te1|te2)_\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)")
 _UNGUIDE = re.compile(r"(?P<module>.+)\.lora\.(?P<part>A|B)")
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to initialise a LoRA
 _PEFT = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B)\.weight")
 
 
@@ -97,17 +100,18 @@ def _read_esd(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.
 
 def _read_esd_modules(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
     # the authors' class walks a module that holds the UNet as ``unet``
-    named = {
-        f"unet.{path.removeprefix('unet.')}.{name}": value
+    named = (
+        (f"unet.{path.removeprefix('unet.')}.{name}", value)
         for path, part in source.content.items()
         for name, value in part.items()
-    }
-    return Changes(named, {}, {}, [])
+    )
+    return Changes(_once(source, named), {}, {}, [])
 
 
 def _read_concept_ablation(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
     weights = {f"unet.{name}": value for name, value in source.content["unet"].items()}
-    weights |= _text_weights(source.content.get("text_encoder", {}))
+    if "text_encoder" in source.content:
+        weights |= _text_weights(source, source.content["text_encoder"], base)
     return Changes(weights, {}, {}, [])
 
 
@@ -115,21 +119,21 @@ def _read_ldm(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.
     content = _ldm_state(source.content)
     inner = [name.removeprefix(_LDM_UNET) for name in content if name.startswith(_LDM_UNET)]
     names = from_ldm(inner, pipe.unet.config)
-    weights: dict[str, torch.Tensor] = {}
+    weights = _once(source, ((f"unet.{names.get(own, own)}", content[_LDM_UNET + own]) for own in inner))
     text: dict[str, torch.Tensor] = {}
     left_out: set[str] = set()
     for name, value in content.items():
         if name.startswith(_LDM_UNET):
-            own = name.removeprefix(_LDM_UNET)
-            weights[f"unet.{names.get(own, own)}"] = value
-        elif name.startswith(_LDM_TEXT):
+            continue
+        if name.startswith(_LDM_TEXT):
             text[name.removeprefix(_LDM_TEXT)] = value
         elif _LDM_OTHER.match(name):
             left_out.add(name.partition(".")[0])
         else:
             weights[name] = value  # refused with its own name
     notes = [f"left out: {', '.join(sorted(left_out))}"] if left_out else []
-    return Changes(weights | _text_weights(text), {}, {}, notes)
+    weights |= _text_weights(source, text, base) if text else {}
+    return Changes(weights, {}, {}, notes)
 
 
 def _read_advunlearn(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
@@ -140,7 +144,7 @@ def _read_advunlearn(source: Source, pipe: DiffusionPipeline, base: Mapping[str,
             inner[name.removeprefix("text_encoder.")] = value
         elif not name.startswith(_ALIASES):
             unknown[name] = value
-    return Changes(_text_weights(inner) | unknown, {}, {}, [])
+    return Changes(unknown | _text_weights(source, inner, base), {}, {}, [])
 
 
 def _read_text_encoder(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
@@ -152,7 +156,7 @@ def _read_text_encoder(source: Source, pipe: DiffusionPipeline, base: Mapping[st
                 f"{source.path.parent} is a text encoder with {name} {config[name]!r}, but the base model's has "
                 f"{own[name]!r}: pass the base model that it was made from."
             )
-    return Changes(_text_weights(source.content), {}, {}, [])
+    return Changes(_text_weights(source, source.content, base), {}, {}, [])
 
 
 def _read_unguide(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
@@ -163,33 +167,33 @@ def _read_unguide(source: Source, pipe: DiffusionPipeline, base: Mapping[str, to
     alpha = _number(source, settings.get("lora_alpha", UNGUIDE_ALPHA))
     parts = _split(source.content, _UNGUIDE)
     names = from_ldm([f"{module}.weight" for module in parts], pipe.unet.config)
-    low_rank = {}
+    low_rank = []
     for module, part in parts.items():
         _check_pair(source, module, part, ("A", "B"))
         name = names.get(f"{module}.weight", f"{module}.weight")
         # y = W x + alpha (x A) B, with A (in, r) and B (r, out): alpha is not divided by the rank
-        low_rank[f"unet.{name}"] = LowRank(part["A"].T, part["B"].T, alpha)
-    return Changes({}, low_rank, settings, notes)
+        low_rank.append((f"unet.{name}", LowRank(part["A"].T, part["B"].T, alpha)))
+    return Changes({}, _once(source, low_rank), settings, notes)
 
 
 def _read_kohya(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
     parts = _split(source.content, _KOHYA)
     paths = [name.removesuffix(".weight") for name in base if name.endswith(".weight")]
     modules = from_kohya(parts, paths, pipe.unet.config)
-    low_rank = {}
+    low_rank = []
     for module, part in parts.items():
         _check_pair(source, module, part, ("lora_down.weight", "lora_up.weight"))
         down, up = part["lora_down.weight"], part["lora_up.weight"]
         alpha = _number(source, part.get("alpha", down.shape[0]))
-        low_rank[f"{modules.get(module, module)}.weight"] = LowRank(down, up, alpha / down.shape[0])
+        low_rank.append((f"{modules.get(module, module)}.weight", LowRank(down, up, alpha / down.shape[0])))
     without = any("alpha" not in part for part in parts.values())
     notes = ["assumed: alpha is the rank where the file has none"] if without else []
-    return Changes({}, low_rank, dict(source.metadata), notes)
+    return Changes({}, _once(source, low_rank), dict(source.metadata), notes)
 
 
 def _read_peft(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
     header = _peft_header(source)
-    low_rank = {}
+    low_rank = []
     notes: list[str] = []
     for module, part in _split(source.content, _PEFT).items():
         _check_pair(source, module, part, ("A", "B"))
@@ -203,11 +207,11 @@ def _read_peft(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch
         }
         if not config:
             notes = ["assumed: alpha is the rank, as diffusers does where the file does not say"]
-        low_rank[f"{component}.{_with_text_model(component, path)}.weight"] = LowRank(
-            part["A"], part["B"], _peft_scale(source, config, path, rank=part["A"].shape[0])
-        )
+        scale = _peft_scale(source, config, path, rank=part["A"].shape[0])
+        name = f"{component}.{_with_text_model(component, path)}.weight"
+        low_rank.append((name, LowRank(part["A"], part["B"], scale)))
     settings = source.settings.get("adapter_config.json") or header
-    return Changes({}, low_rank, settings, notes)
+    return Changes({}, _once(source, low_rank), settings, notes)
 
 
 def _peft_header(source: Source) -> dict[str, Any]:
@@ -220,8 +224,18 @@ def _peft_header(source: Source) -> dict[str, Any]:
 
 
 def _peft_scale(source: Source, config: dict[str, Any], path: str, *, rank: int) -> float:
+    start = str(config.get("init_lora_weights"))
+    if start.startswith(_MOVES_BASE):
+        raise ValueError(
+            f"{source.path} began as {start!r}, which moves the base model's own weights, so it does not fit them: "
+            "convert it to a plain LoRA first."
+        )
     alphas = config.get("alpha_pattern") or {}
-    alpha = _number(source, alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank)))
+    try:
+        alpha = alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha", rank))
+    except (AttributeError, TypeError, re.error) as error:
+        raise ValueError(f"{source.path} has a damaged alpha_pattern ({error}): get it again.") from error
+    alpha = _number(source, alpha)
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -251,17 +265,45 @@ def _check_pair(source: Source, module: str, part: dict[str, torch.Tensor], name
             f"{source.path} has no {missing[0]} of {module!r}, so it is damaged or not a plain LoRA: pass a complete "
             "plain LoRA."
         )
-    if any(not isinstance(part[name], torch.Tensor) or part[name].ndim < 2 for name in names):
+    if any(not isinstance(part[name], torch.Tensor) or part[name].ndim < 2 or not part[name].numel() for name in names):
         raise ValueError(f"{source.path} has a LoRA of {module!r} that is no pair of matrices: pass a plain LoRA.")
+    if not all(is_plain(part[name]) for name in names):
+        raise ValueError(
+            f"{source.path} has a LoRA of {module!r} that is not of plain floating point numbers: pass one that is "
+            "neither quantised nor sparse."
+        )
 
 
-def _text_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name the tensors of a CLIP text encoder as the hub does; older versions save their positions too."""
-    return {
-        f"text_encoder.{_with_text_model('text_encoder', name)}": value
-        for name, value in state.items()
-        if not name.endswith(".position_ids")
-    }
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds its values as they are: quantised ones would be copied without their scales."""
+    return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _once(source: Source, named: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """Return the values by name, or refuse two for one weight, of which one would be lost."""
+    found: dict[str, Value] = {}
+    for name, value in named:
+        if name in found:
+            raise ValueError(
+                f"{source.path} holds {name!r} twice under different names, so one change would be lost: leave one out."
+            )
+        found[name] = value
+    return found
+
+
+def _text_weights(
+    source: Source, state: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Name the tensors of a whole CLIP text encoder as the hub does; older versions save their positions too."""
+    names = ((f"text_encoder.{_with_text_model('text_encoder', str(name))}", value) for name, value in state.items())
+    found = _once(source, ((name, value) for name, value in names if not name.endswith(".position_ids")))
+    wanted = [name for name in base if name.startswith("text_encoder.")]
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(
+            f"{source.path} holds a text encoder without {missing[0]!r} (and {len(missing) - 1} more of {len(wanted)}),"
+            " so a part of what was trained may be missing: pass the whole text encoder of this base model."
+        )
+    return found
 
 
 def _with_text_model(component: str, name: str) -> str:
@@ -271,7 +313,7 @@ def _with_text_model(component: str, name: str) -> str:
 
 def _ldm_state(content: dict[str, Any]) -> dict[str, Any]:
     inner = content.get("state_dict")
-    return inner if isinstance(inner, dict) else content
+    return inner if isinstance(inner, dict) and all(isinstance(name, str) for name in inner) else content
 
 
 def _is_nested(content: dict[str, Any]) -> bool:

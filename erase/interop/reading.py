@@ -15,7 +15,7 @@ from erase import base_model as base_models
 from erase.card import UNKNOWN
 from erase.concept import Concept
 from erase.diffusion import family
-from erase.interop.layouts import LAYOUTS, Changes, LowRank, sniff
+from erase.interop.layouts import LAYOUTS, Changes, LowRank, is_plain, sniff
 from erase.interop.source import Source, open_source
 from erase.output import check_out
 
@@ -133,6 +133,11 @@ def _fitting(name: str, value: object, base: Mapping[str, torch.Tensor], path: P
     if not isinstance(value, torch.Tensor):
         raise ValueError(
             f"{path} holds {name!r} as a {type(value).__name__}, but a tensor is needed: pass weights only."
+        )
+    if not is_plain(value):
+        raise ValueError(
+            f"{path} holds {name!r} as a tensor of {value.dtype}, {value.layout} on {value.device}, but plain floating "
+            "point numbers are needed: pass weights that are neither quantised nor sparse."
         )
     if name not in base:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ _WEIGHTS = (
     ("delta.bin",),  # Concept Ablation and DoCo
 )
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+_SHARD = re.compile(r".*-\d{5}-of-(?!00001\.)\d{5}\.\w+")  # one of several files that hold a model together
 
 
 class Source(NamedTuple):
@@ -51,11 +53,16 @@ def open_source(source: Path) -> Source:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, holds code, or is of a kind that nobody writes.
+        ValueError: The file is damaged, holds code, is a part of several, or is of a kind that nobody writes.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist: pass the file or the folder that another project saved.")
     path = _find_weights(source) if source.is_dir() else source
+    if _SHARD.fullmatch(path.name):
+        raise ValueError(
+            f"{path} is one of several files that hold a model together, so what the others changed would be left out: "
+            "save all tensors in one file first."
+        )
     metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":
         try:
@@ -72,15 +79,15 @@ def open_source(source: Path) -> Source:
         )
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{path} holds no tensors by name, but a {type(content).__name__}: pass a saved state dict.")
+    return Source(path, content, metadata, _read_settings(path))
+
+
+def _read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    found = {name: path.parent / name for name in ("train_config.json", "adapter_config.json", "config.json")}
     # the training code of UnGuide saves <run>/models/lora.pth and <run>/train_config.json
-    places = {"train_config.json": (path.parent, path.parent.parent)}
-    settings = {
-        name: _read_json(folder / name)
-        for name in ("train_config.json", "adapter_config.json", "config.json")
-        for folder in places.get(name, (path.parent,))
-        if (folder / name).is_file()
-    }
-    return Source(path, content, metadata, settings)
+    if path.parent.name == "models" and not found["train_config.json"].is_file():
+        found["train_config.json"] = path.parent.parent / "train_config.json"
+    return {name: _read_json(place) for name, place in found.items() if place.is_file()}
 
 
 def _find_weights(folder: Path) -> Path:
@@ -110,7 +117,8 @@ def _load_pickle(path: Path) -> object:
             f"{path} holds more than tensors, or is no torch file, and loading it could run foreign code, so it is "
             "not loaded: have its author save the state dict alone."
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    # torch does not check what it reads: a damaged file may end in any of these
+    except (RuntimeError, EOFError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
         raise ValueError(f"{path} is not an intact torch file ({error}): get it again.") from error
 
 

@@ -47,6 +47,11 @@ def write(folder: str | Path, out: str | Path, layout: str, *, base_model: str |
         raise ValueError(f"The output {out} exists and is kept: name a new file, or remove it first.")
     card = artifact.read_card(folder)
     artifact.verify(folder, card)
+    if not card["changed_tensors"]:
+        raise ValueError(
+            f"{folder} leaves every weight as it is, so a file of the format {layout!r} would hold the base model, not "
+            "erased: share the folder as it is."
+        )
     with temporary_sibling(out) as partial:
         _WRITERS[layout](folder, card, base_model, partial / out.name)
         mode = partial / "mode"

@@ -68,6 +68,8 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
     if retain:
         raise ValueError(f"A block list protects nothing, but {len(retain)} retain prompts were given: omit them.")
     for name in (*concept.target, *concept.synonyms):
+        if len(name.splitlines()) > 1:
+            raise ValueError(f"The name {name!r} has several lines, which would be blocked one by one: write one line.")
         if not words(name):
             raise ValueError(f"The name {name!r} has no letter or digit, so no prompt could hold it: leave it out.")
     return {"updates": 0, "unet_forwards": 0, "unet_backwards": 0, "images": 0}

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def test_the_record_says_what_is_known_and_what_is_not(authors, tmp_path, tiny_f
     assert "without the guidance" in imported["notes"][0]
     assert imported["not_recorded"] == ["seed", "cost", "versions", "anchor"]
     text = (out / "README.md").read_text()
+    assert f"# a cat said to be erased from the folder {tiny_folder.name}\n" in text
     assert "is said to be erased by whoever imported `lora.pth`" in text
     assert "Not known: it was made elsewhere" in text
     assert f'DiffusionPipeline.from_pretrained("{out.name}", dtype=torch.float32)' in text
@@ -85,6 +87,19 @@ def test_the_alpha_that_unguide_does_not_save_is_8_and_said_to_be_assumed(author
     path, _ = authors.unguide_linear()
     imported = artifact.read_card(read(path, tmp_path / "out", tiny_folder))["config"]["imported"]
     assert any(note.startswith("assumed: alpha 8") for note in imported["notes"])
+
+
+def test_the_alpha_of_unguide_is_that_of_its_own_run_and_not_of_the_folder_around_it(authors, tmp_path, tiny_folder):
+    path, _ = authors.unguide_linear()
+    run = authors.folder / "runs" / "cat"
+    run.mkdir(parents=True)
+    path = path.rename(run / "lora.pth")
+    (run.parent / "train_config.json").write_text(json.dumps({"lora_alpha": 99}))
+    imported = artifact.read_card(read(path, tmp_path / "none", tiny_folder))["config"]["imported"]
+    assert any(note.startswith("assumed: alpha 8") for note in imported["notes"])
+    (run / "train_config.json").write_text(json.dumps({"lora_alpha": 2}))
+    imported = artifact.read_card(read(path, tmp_path / "own", tiny_folder))["config"]["imported"]
+    assert imported["settings"] == {"lora_alpha": 2}
 
 
 def test_half_precision_changes_what_was_trained_and_not_what_was_rounded(authors, tmp_path, tiny_folder):
@@ -296,7 +311,105 @@ def _whole_pipeline(authors) -> Path:
     return authors.folder
 
 
+def _shard(authors) -> Path:
+    path, _ = authors.uce()
+    return path.rename(authors.folder / "diffusion_pytorch_model-00001-of-00002.safetensors")
+
+
+def _part_of_a_text_encoder(authors) -> Path:
+    path, _ = authors.advunlearn()
+    torch.save({name: each for name, each in torch.load(path).items() if "final_layer_norm" not in name}, path)
+    return path
+
+
+def _integers(authors) -> Path:
+    path, _ = authors.uce()
+    save_file({name: (100 * each).to(torch.int8) for name, each in load_file(path).items()}, path)
+    return path
+
+
+def _sparse(authors) -> Path:
+    path, _ = authors.uce()
+    torch.save({name: each.to_sparse() for name, each in load_file(path).items()}, authors.folder / "unet.pt")
+    return authors.folder / "unet.pt"
+
+
+def _integer_lora(authors) -> Path:
+    path, _ = authors.kohya()
+    save_file({name: each.to(torch.int8) if "up" in name else each for name, each in load_file(path).items()}, path)
+    return path
+
+
+def _one_module_twice(authors) -> Path:
+    path, _ = authors.kohya()
+    layers = load_file(path)
+    name = "lora_unet_down_blocks_1_attentions_0_proj_in"
+    again = {
+        each.replace(name, "lora_unet_input_blocks_3_1_proj_in"): layers[each].clone()
+        for each in layers
+        if name in each
+    }
+    save_file({**layers, **again}, path)
+    return path
+
+
+def _rank_zero(authors) -> Path:
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    layers = {f"{name}.lora_down.weight": torch.ones(0, 16), f"{name}.lora_up.weight": torch.ones(16, 0)}
+    save_file(layers, authors.folder / "x.safetensors")
+    return authors.folder / "x.safetensors"
+
+
+def _peft_with(authors, settings: dict) -> Path:
+    path, _ = authors.peft()
+    layers = {f"base_model.model.{name.removeprefix('unet.')}": each for name, each in load_file(path).items()}
+    path.unlink()
+    save_file(layers, authors.folder / "adapter_model.safetensors")
+    (authors.folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4, **settings}))
+    return authors.folder
+
+
+def _no_pattern(authors) -> Path:
+    return _peft_with(authors, {"alpha_pattern": {"(": 3}})
+
+
+def _list_of_patterns(authors) -> Path:
+    return _peft_with(authors, {"alpha_pattern": ["attn1"]})
+
+
+def _pissa(authors) -> Path:
+    return _peft_with(authors, {"init_lora_weights": "pissa_niter_4"})
+
+
+def _numbers_for_names(authors) -> Path:
+    torch.save({"state_dict": {0: torch.zeros(1)}}, authors.folder / "x.pt")
+    return authors.folder / "x.pt"
+
+
+def _flipped_digit(authors) -> Path:
+    """A damaged file for which torch has no message: the list at its end names a storage that is not in it."""
+    path = authors.folder / "x.pt"
+    torch.save({"conv_in.bias": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    number = re.findall(rb"[0-9]{8,}", data)[-1]
+    before, _, after = data.rpartition(number)
+    path.write_bytes(before + number[::-1] + after)
+    return path
+
+
 REFUSED = {
+    _shard: "is one of several files",
+    _part_of_a_text_encoder: "holds a text encoder without 'text_encoder.text_model.final_layer_norm",
+    _integers: "as a tensor of torch.int8",
+    _sparse: "neither quantised nor sparse",
+    _integer_lora: "neither quantised nor sparse",
+    _one_module_twice: "'unet.down_blocks.1.attentions.0.proj_in.weight' twice under different names",
+    _rank_zero: "no pair of matrices",
+    _no_pattern: "damaged alpha_pattern",
+    _list_of_patterns: "damaged alpha_pattern",
+    _pissa: "began as 'pissa_niter_4', which moves the base",
+    _numbers_for_names: "unknown layout",
+    _flipped_digit: "not an intact torch file",
     _foreign_key: "down_blocks.9.attn2.to_k.weight', which the base model does not have",
     _other_shape: r"with the shape \(16, 8\), but the base model's has \(16, 16\)",
     _unchanged: "changes nothing",

@@ -176,3 +176,19 @@ def test_a_delta_is_written_from_a_base_that_moved(of_text_encoder, tmp_path, ti
         main(arguments)
     assert exit_.value.code == 0
     assert "text_encoder.text_model.final_layer_norm.bias" in torch.load("te.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("method", ["negative_prompt", "block_list"])
+def test_what_changes_no_weight_is_never_exported_as_an_erased_model(tmp_path, tiny_folder, method):
+    settings = {
+        "method": method,
+        "base_model": str(tiny_folder),
+        "concept": {"target": ["a cat"], "kind": "object"},
+        "device": "cpu",
+        "out": str(tmp_path / "erased"),
+    }
+    run_experiment(read_config(settings=settings), quiet=True)
+    for layout in ("esd", "concept-ablation", "advunlearn", "peft"):
+        with pytest.raises(ValueError, match="leaves every weight as it is"):
+            interop.write(tmp_path / "erased", tmp_path / "out", layout)
+    assert [path.name for path in tmp_path.iterdir()] == ["erased"]

@@ -29,6 +29,7 @@ def test_what_would_have_no_effect_is_refused(tiny_pipe, tiny_pipe_xl) -> None:
         (Concept(target="a cat", anchor="a dog"), "the anchor 'a dog' was given"),
         (Concept(target="a cat", templates=("a photo of {}",)), "templates were given"),
         (Concept(target="a cat", synonyms=("=^.^=",)), r"'=\^\.\^=' has no letter or digit"),
+        (Concept(target="Van\nGogh"), "has several lines"),
     ]:
         with pytest.raises(ValueError, match=message):
             erase(tiny_pipe, concept)
