@@ -211,7 +211,10 @@ def build_report(
     _strike(metrics, gates)
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
+    attacks = holistic.attacks(summary)
     holistic.withhold(wider, _failed(gates))
+    for row in (*held_out, *attacks):
+        row["struck"] = " ".join(_failed(gates)) or None
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
     facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
     return {
@@ -226,7 +229,7 @@ def build_report(
         "aspects": {aspect: list(ASPECTS[aspect]) for aspect in config.aspects},
         "neighbours": list(neighbours),
         "held_out": held_out,
-        "attacks": holistic.attacks(summary),
+        "attacks": attacks,
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
