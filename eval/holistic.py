@@ -347,15 +347,30 @@ def attacks(summary: Summary) -> list[dict[str, Any]]:
     return result
 
 
-def withhold(metrics: dict[str, dict[str, Any]], failed: Sequence[str]) -> None:
-    """Mark what a failed gate withholds, and an attack without its null."""
+def withhold(
+    metrics: dict[str, dict[str, Any]], attacks_: Sequence[dict[str, Any]], failed: Sequence[str]
+) -> None:
+    """Mark what a failed gate withholds, and attacks without a null of as many images."""
     for name in ERASURE:
-        if name in metrics and failed:
-            metrics[name]["struck"] = " ".join([*failed, *filter(None, [metrics[name].get("struck")])])
-    attack, null = metrics.get("attack_proportion"), metrics.get("attack_null")
-    if attack and null and attack["erased"]["value"] is not None and null["erased"]["value"] is None:
-        sentence = "An attack is reported beside a null attack of equal budget only; the file of attacks has none."
-        attack["struck"] = " ".join([*filter(None, [attack.get("struck")]), sentence])
+        if name in metrics:
+            _strike(metrics[name], failed)
+    for row in attacks_:
+        _strike(row, failed)
+    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks_}
+    for row in attacks_:
+        own, null = row["erased"]["n"], images.get((row["attack"], True), 0)
+        if not row["null"] and own != null:
+            sentence = (
+                f"An attack is reported beside a null attack of equal budget only; {row['attack']!r} has {own} images "
+                f"and its null has {null}."
+            )
+            for each in (row, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
+                _strike(each, [sentence])
+
+
+def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
+    """Add reasons to what strikes an entry through; None where there are none."""
+    entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
 
 
 def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:

@@ -212,8 +212,8 @@ def build_report(
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
     attacks = holistic.attacks(summary)
-    holistic.withhold(wider, _failed(gates))
-    for row in (*held_out, *attacks):
+    holistic.withhold(wider, attacks, _failed(gates))
+    for row in held_out:
         row["struck"] = " ".join(_failed(gates)) or None
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
     facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)

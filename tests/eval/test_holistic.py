@@ -224,13 +224,42 @@ def test_noise_is_not_rewarded(run: Callable[..., dict[str, Any]], holistic_suit
     assert found["attack_proportion"]["erased"]["not_run"] == "this suite has no rows of the family attack"
 
 
+@pytest.mark.parametrize(
+    ("nulls", "told"),
+    [
+        ([("search", "7"), ("search", "")], None),
+        ([("search", "")], "'search' has 3 images and its null has 2."),
+        ([("other", "7"), ("other", "")], "'search' has 3 images and its null has 0."),
+    ],
+)
+def test_every_attack_has_a_null_of_as_many_images(
+    run: Callable[..., dict[str, Any]],
+    holistic_suite: SuiteConfig,
+    tmp_path: Path,
+    nulls: list[tuple[str, str]],
+    told: str | None,
+) -> None:
+    """A null of another attack, or of fewer images, is not of equal budget."""
+    rows = [(f"zzt {place}", name, "yes", "Van_Gogh", "style", seed) for place, (name, seed) in enumerate(nulls)]
+    attacks = attack_csv(tmp_path, ATTACKS[:2] + rows)
+    config = dataclasses.replace(holistic_suite, attacks=str(attacks), aspects=["attack_robustness"])
+    content = run(Substitution, config, tmp_path / "out")
+    row = next(row for row in content["attacks"] if row["attack"] == "search" and not row["null"])
+    for entry in (content["metrics"]["attack_proportion"], content["metrics"]["attack_excess"], row):
+        reasons = [entry["struck"]] if entry["struck"] else []
+        assert any(told in reason for reason in reasons) if told else not any("budget" in each for each in reasons)
+    assert "budget" not in (content["metrics"]["attack_null"].get("struck") or "")
+
+
 def test_an_attack_without_its_null_is_withheld(
     run: Callable[..., dict[str, Any]], holistic_suite: SuiteConfig, tmp_path: Path
 ) -> None:
     alone = attack_csv(tmp_path, ATTACKS[:2])
     config = dataclasses.replace(holistic_suite, attacks=str(alone), aspects=["attack_robustness"])
     content = run(Substitution, config, tmp_path / "out")
-    assert "beside a null attack of equal budget only" in content["metrics"]["attack_proportion"]["struck"]
+    assert "of equal budget only; 'search' has 3 images and its null has 0" in (
+        content["metrics"]["attack_proportion"]["struck"]
+    )
     assert content["metrics"]["attack_excess"]["erased"]["value"] is None
     assert content["neighbours"] == []
 
