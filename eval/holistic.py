@@ -96,7 +96,17 @@ class Holistic:
             "seconds_per_image": self._seconds,
         }
         found = {name: others[metric](name) for name in self.summary.models}
-        return {name: value for name, value in found.items() if value is not None}
+        floor: dict[str, Any] = {}
+        if metric in ("worst_language", "leak_at_k_unnamed"):
+            base = self.summary.models["base"].table
+            rows = (
+                base.where(lambda row: row["family"] == "language")
+                if metric == "worst_language"
+                else self._unnamed(base)
+            )
+            if len(rows):
+                floor = self._base_floor(metric, Outcomes(self.summary.seen(rows), prompt_index(rows)))
+        return {name: value for name, value in found.items() if value is not None} | floor
 
     def shares(self) -> dict[str, Callable[[Table], Outcomes | str]]:
         """The metrics that count images: from a model's table to its outcomes, or to why there are none."""
@@ -146,6 +156,8 @@ class Holistic:
             "selective_alignment": "draws every object of the two-object prompts",
             "pinpoint_ness": "draws the neighbours",
             "multilingual_proportion": "shows the target for translated prompts",
+            "worst_language": "shows the target for translated prompts",
+            "leak_at_k_unnamed": "shows the target for wordings without its name",
         }[metric]
         if metric == "selective_alignment":  # one of two nouns is nearly always there, so the pair is what counts
             base = self._whole_pairs(self.summary.models["base"].table)
@@ -334,30 +346,15 @@ class Holistic:
         }
 
 
-def attacks(summary: Summary) -> list[dict[str, Any]]:
-    """Share of images with the target per attack, and of the null attacks beside it."""
-    rows = [row for row in summary.models["erased"].table.rows if row["family"] in ("attack", "attack_null")]
-    result = []
-    for attack, family in dict.fromkeys((row["attack"], row["family"]) for row in rows):
-        entry: dict[str, Any] = {"attack": attack, "null": family == "attack_null"}
-        for name, model in summary.models.items():
-            part = model.table.where(lambda row: (row["attack"], row["family"]) == (attack, family))  # noqa: B023
-            entry[name] = summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) | {"n": len(part)}
-        result.append(entry)
-    return result
-
-
-def withhold(
-    metrics: dict[str, dict[str, Any]], attacks_: Sequence[dict[str, Any]], failed: Sequence[str]
-) -> None:
+def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any]], failed: Sequence[str]) -> None:
     """Mark what a failed gate withholds, and attacks without a null of as many images."""
     for name in ERASURE:
         if name in metrics:
             _strike(metrics[name], failed)
-    for row in attacks_:
+    for row in attacks:
         _strike(row, failed)
-    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks_}
-    for row in attacks_:
+    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks}
+    for row in attacks:
         own, null = row["erased"]["n"], images.get((row["attack"], True), 0)
         if not row["null"] and own != null:
             sentence = (

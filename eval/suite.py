@@ -211,7 +211,7 @@ def build_report(
     _strike(metrics, gates)
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
-    attacks = holistic.attacks(summary)
+    attacks = breakdown.attacks(summary)
     holistic.withhold(wider, attacks, _failed(gates))
     for row in held_out:
         row["struck"] = " ".join(_failed(gates)) or None

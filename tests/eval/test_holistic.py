@@ -149,6 +149,27 @@ def test_a_base_that_draws_no_pairs_withholds_selective_alignment(
     assert re.search(r"base itself draws every object .* in 0 of 2 images only, below 30%", found["struck"])
 
 
+@pytest.mark.parametrize("family", ["language", "alias"])
+def test_a_base_that_does_not_understand_a_wording_withholds_what_it_brings(
+    substituted: tuple[Path, dict[str, Any]], family: str
+) -> None:
+    """A wording that base does not understand brings the target in no model, erased or not."""
+    aspects = ["target_image", "multilingual_robustness"]
+    metrics = ("leak_at_k_unnamed", "multilingual_proportion", "worst_language")
+    models = read_models(substituted[0])
+    summary = Summary(models=models, target=Target("style", ("Van_Gogh",)), resamples=50)
+    known = measure(summary, aspects, Context((), {}, ""))
+    assert not any("struck" in known[name] for name in metrics)
+    for row in models["base"].table.rows:
+        if row["family"] in ("language", family):
+            row["judge_style"] = "Photo"
+    found = measure(summary, aspects, Context((), {}, ""))
+    for name in metrics[1:]:
+        assert "translated prompts in 0 of 4 images only" in found[name]["struck"]
+    assert ("struck" in found["leak_at_k_unnamed"]) is (family == "alias")
+    assert "struck" not in found["leak_at_k"]
+
+
 def test_attacks_stand_beside_their_null(substituted: tuple[Path, dict[str, Any]]) -> None:
     content = substituted[1]
     found = content["metrics"]
@@ -257,8 +278,9 @@ def test_an_attack_without_its_null_is_withheld(
     alone = attack_csv(tmp_path, ATTACKS[:2])
     config = dataclasses.replace(holistic_suite, attacks=str(alone), aspects=["attack_robustness"])
     content = run(Substitution, config, tmp_path / "out")
-    assert "of equal budget only; 'search' has 3 images and its null has 0" in (
-        content["metrics"]["attack_proportion"]["struck"]
+    assert (
+        "of equal budget only; 'search' has 3 images and its null has 0"
+        in (content["metrics"]["attack_proportion"]["struck"])
     )
     assert content["metrics"]["attack_excess"]["erased"]["value"] is None
     assert content["neighbours"] == []
