@@ -112,7 +112,8 @@ def test_every_model_and_every_metric_is_in_the_table(out: Path) -> None:
 
 def test_a_withheld_number_is_struck_through_with_its_reason(out: Path) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert '<span class="struck">100.0 %</span>' in text
+    counted = "8 of 8; 8 images, 2 prompts; interval: wider of Wilson and cluster bootstrap, 95 %"
+    assert f'<span class="struck" title="{counted}">100.0 %</span>' in text
     assert re.search(r'class="why">blank: UA, Normalised erasure withheld\. Blank, saturated', text)
     metrics = data_of(text)["metrics"]
     assert metrics["ua"]["struck"] == metrics["normalised_erasure"]["struck"] == ["model1"]
