@@ -61,8 +61,9 @@ def measure(summary: Summary, aspects: Sequence[str], context: Context) -> dict[
             found[metric] = about | holistic.estimates(metric)
     if "cmmd" in found:
         found["cmmd"]["title"] = f"CMMD ({context.clip or 'no'} CLIP)"
-    if "leak_at_k" in found and "k" in found["leak_at_k"]["erased"]:
-        found["leak_at_k"]["title"] = f"leak@{found['leak_at_k']['erased']['k']}"
+    for name in ("leak_at_k", "leak_at_k_unnamed"):  # the grid and the held-out wordings may have other seeds
+        if name in found and "k" in found[name]["erased"]:
+            found[name]["title"] = found[name]["title"].replace("@k", f"@{found[name]['erased']['k']}")
     return found
 
 
@@ -98,12 +99,8 @@ class Holistic:
         found = {name: others[metric](name) for name in self.summary.models}
         floor: dict[str, Any] = {}
         if metric in ("worst_language", "leak_at_k_unnamed"):
-            base = self.summary.models["base"].table
-            rows = (
-                base.where(lambda row: row["family"] == "language")
-                if metric == "worst_language"
-                else self._unnamed(base)
-            )
+            families = ("language",) if metric == "worst_language" else UNNAMED
+            rows = self.summary.models["base"].table.where(lambda row: row["family"] in families)
             if len(rows):
                 floor = self._base_floor(metric, Outcomes(self.summary.seen(rows), prompt_index(rows)))
         return {name: value for name, value in found.items() if value is not None} | floor
