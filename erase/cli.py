@@ -153,7 +153,7 @@ def evaluate(
 
     _quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
-    flags += [("kind", kind), ("base-model", base_model)]
+    flags += [("kind", kind), ("base-model", base_model), ("dtype", dtype)]
     report = evaluate_all(
         paths,
         suite,
@@ -193,7 +193,9 @@ def attack(
     target: Annotated[
         list[str] | None, typer.Option(help="What was erased, if no erasure.json says so; repeatable.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="Of --target: style or object.")] = "style",
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of --target, style or object; a style if not given.", show_default=False)
+    ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")
     ] = None,
@@ -212,18 +214,21 @@ def attack(
     from eval.robustness import attack as attack_model
 
     _quiet_libraries()
+    if kind and not target:
+        raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
     config = load_attack(attack, tries=tries, params={"tokens": tokens, "steps": steps})
     flags: list[tuple[str, Any]] = [("attack", attack), ("tokens", tokens), ("steps", steps), ("tries", tries)]
     flags += [("prompts", prompts), ("suite", suite), ("base-model", base_model), ("seed", seed), ("dtype", dtype)]
-    flags += [("target", name) for name in target or ()] + ([("kind", kind)] if target else [])
+    flags += [*(("target", name) for name in target or ()), ("kind", kind)]
+    place = folder if folder.name not in ("", "..") else folder.resolve()
     report = attack_model(
         folder,
         config,
         suite,
-        out or folder.with_name(f"{folder.name}.{config.attack}"),
+        out or place.with_name(f"{place.name}.{config.attack}"),
         prompts=prompts,
         base=base_model,
-        concept=Concept(target=tuple(target), kind=kind) if target else None,
+        concept=Concept(target=tuple(target), kind=kind or "style") if target else None,
         seed=seed,
         device=pick_device(device),
         dtype=pick_dtype(dtype),

@@ -117,7 +117,9 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     gap, lo, hi = (100 * excess[key] for key in ("value", "lo", "hi"))
     name = excess["null"].replace("_", " ")
     lines.append(f"{'excess over null':28}{gap:.1f} points [{lo:.1f}, {hi:.1f}], over {name}")
-    return [*lines, f"Withheld: {content['withheld']}"] if content["withheld"] else lines
+    if content["withheld"]:
+        return [f"Withheld: {content['withheld']}", lines[0], *(f"{line}; withheld" for line in lines[1:])]
+    return lines
 
 
 def shows_target(table: Table, target: Target) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The tables of a report: accuracy per cell and per concept, held-out wordings, coverage."""
+"""The tables of a report: accuracy per cell and per concept, held-out wordings, attacks, coverage."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -66,6 +66,19 @@ def _wording(summary: Summary, family: str, language: str) -> dict[str, Any]:
     shown = {name: summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) for name, part in parts.items()}
     erasure = summary.erasure(parts["erased"], parts["base"])
     return {"family": family, "language": language, **shown, "normalised_erasure": erasure}
+
+
+def attacks(summary: Summary) -> list[dict[str, Any]]:
+    """Share of images with the target per attack, and of the null attacks beside it."""
+    rows = [row for row in summary.models["erased"].table.rows if row["family"] in ("attack", "attack_null")]
+    result = []
+    for attack, family in dict.fromkeys((row["attack"], row["family"]) for row in rows):
+        entry: dict[str, Any] = {"attack": attack, "null": family == "attack_null"}
+        for name, model in summary.models.items():
+            part = model.table.where(lambda row: (row["attack"], row["family"]) == (attack, family))  # noqa: B023
+            entry[name] = summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) | {"n": len(part)}
+        result.append(entry)
+    return result
 
 
 def coverage(

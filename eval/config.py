@@ -1,6 +1,7 @@
 """The configuration of an evaluation suite and of an attack: what is generated, how it is judged, what is tried."""
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -41,6 +42,25 @@ class SuiteConfig:
     attacks: str = ""  # CSV of attack prompts, empty for none
     lpips: str = ""  # file of AlexNet weights, empty: not run
     inception: str = ""  # file of Inception weights, empty: not run
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or mean nothing, once the images are made."""
+        for name, given, known in (("styles", self.styles, STYLE_NAMES), ("objects", self.objects, OBJECT_NAMES)):
+            absent = [one for one in given if one not in known]
+            if absent:
+                raise ValueError(f"The suite {self.name!r} has {absent[0]!r} in {name}; there are {', '.join(known)}.")
+        for name in ("styles", "objects", "seeds", "held_out_seeds"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given) or (name == "seeds" and not given):
+                raise ValueError(f"The suite {self.name!r} has {name} {given}: give each once, and at least one seed.")
+        for name in ("num_inference_steps", "batch_size", "resamples", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"The suite {self.name!r} has {name} {getattr(self, name)}: at least 1 is needed.")
+        if not 0 <= self.tau <= 1 or not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"The suite {self.name!r} has tau {self.tau} and guidance_scale {self.guidance_scale}: a confidence "
+                "from 0 to 1 and a number from 0 are needed."
+            )
 
     @property
     def axes(self) -> tuple[list[str], list[str]]:

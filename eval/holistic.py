@@ -61,8 +61,9 @@ def measure(summary: Summary, aspects: Sequence[str], context: Context) -> dict[
             found[metric] = about | holistic.estimates(metric)
     if "cmmd" in found:
         found["cmmd"]["title"] = f"CMMD ({context.clip or 'no'} CLIP)"
-    if "leak_at_k" in found and "k" in found["leak_at_k"]["erased"]:
-        found["leak_at_k"]["title"] = f"leak@{found['leak_at_k']['erased']['k']}"
+    for name in ("leak_at_k", "leak_at_k_unnamed"):  # the grid and the held-out wordings may have other seeds
+        if name in found and "k" in found[name]["erased"]:
+            found[name]["title"] = found[name]["title"].replace("@k", f"@{found[name]['erased']['k']}")
     return found
 
 
@@ -96,7 +97,13 @@ class Holistic:
             "seconds_per_image": self._seconds,
         }
         found = {name: others[metric](name) for name in self.summary.models}
-        return {name: value for name, value in found.items() if value is not None}
+        floor: dict[str, Any] = {}
+        if metric in ("worst_language", "leak_at_k_unnamed"):
+            families = ("language",) if metric == "worst_language" else UNNAMED
+            rows = self.summary.models["base"].table.where(lambda row: row["family"] in families)
+            if len(rows):
+                floor = self._base_floor(metric, Outcomes(self.summary.seen(rows), prompt_index(rows)))
+        return {name: value for name, value in found.items() if value is not None} | floor
 
     def shares(self) -> dict[str, Callable[[Table], Outcomes | str]]:
         """The metrics that count images: from a model's table to its outcomes, or to why there are none."""
@@ -146,6 +153,8 @@ class Holistic:
             "selective_alignment": "draws every object of the two-object prompts",
             "pinpoint_ness": "draws the neighbours",
             "multilingual_proportion": "shows the target for translated prompts",
+            "worst_language": "shows the target for translated prompts",
+            "leak_at_k_unnamed": "shows the target for wordings without its name",
         }[metric]
         if metric == "selective_alignment":  # one of two nouns is nearly always there, so the pair is what counts
             base = self._whole_pairs(self.summary.models["base"].table)
@@ -334,28 +343,28 @@ class Holistic:
         }
 
 
-def attacks(summary: Summary) -> list[dict[str, Any]]:
-    """Share of images with the target per attack, and of the null attacks beside it."""
-    rows = [row for row in summary.models["erased"].table.rows if row["family"] in ("attack", "attack_null")]
-    result = []
-    for attack, family in dict.fromkeys((row["attack"], row["family"]) for row in rows):
-        entry: dict[str, Any] = {"attack": attack, "null": family == "attack_null"}
-        for name, model in summary.models.items():
-            part = model.table.where(lambda row: (row["attack"], row["family"]) == (attack, family))  # noqa: B023
-            entry[name] = summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) | {"n": len(part)}
-        result.append(entry)
-    return result
-
-
-def withhold(metrics: dict[str, dict[str, Any]], failed: Sequence[str]) -> None:
-    """Mark what a failed gate withholds, and an attack without its null."""
+def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any]], failed: Sequence[str]) -> None:
+    """Mark what a failed gate withholds, and attacks without a null of as many images."""
     for name in ERASURE:
-        if name in metrics and failed:
-            metrics[name]["struck"] = " ".join([*failed, *filter(None, [metrics[name].get("struck")])])
-    attack, null = metrics.get("attack_proportion"), metrics.get("attack_null")
-    if attack and null and attack["erased"]["value"] is not None and null["erased"]["value"] is None:
-        sentence = "An attack is reported beside a null attack of equal budget only; the file of attacks has none."
-        attack["struck"] = " ".join([*filter(None, [attack.get("struck")]), sentence])
+        if name in metrics:
+            _strike(metrics[name], failed)
+    for row in attacks:
+        _strike(row, failed)
+    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks}
+    for row in attacks:
+        own, null = row["erased"]["n"], images.get((row["attack"], True), 0)
+        if not row["null"] and own != null:
+            sentence = (
+                f"An attack is reported beside a null attack of equal budget only; {row['attack']!r} has {own} images "
+                f"and its null has {null}."
+            )
+            for each in (row, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
+                _strike(each, [sentence])
+
+
+def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
+    """Add reasons to what strikes an entry through; None where there are none."""
+    entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
 
 
 def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:

@@ -100,6 +100,8 @@ def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:
     ]
     for row in evaluation.content["held_out"]:
         cells = [f"{number(row[name]['value'])} {interval(row[name])}".strip() for name in models]
+        if row["struck"]:
+            cells[0] = f"~~{cells[0]}~~"
         name = f"{words(row['family'])} {row['language']}".strip()
         lines.append(f"| {name} | {' | '.join(cells)} | {row['erased']['n_images']} |")
     return lines

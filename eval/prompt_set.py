@@ -73,6 +73,9 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"The {name} is {value}, but a whole number from 1 is expected: correct it.")
+        for name in ("height", "width"):
+            if (getattr(self, name) or 8) % 8:  # what diffusers asks for
+                raise ValueError(f"The {name} is {getattr(self, name)}, but a multiple of 8 is expected: correct it.")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
             raise ValueError(
                 f"The guidance_scale is {self.guidance_scale}, but a number from 0 is expected: correct it."

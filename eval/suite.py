@@ -167,7 +167,7 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
 
     Raises:
         FileNotFoundError: a prompt file is missing.
-        ValueError: the grid does not hold the target, or a prompt file is malformed.
+        ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed.
     """
     styles, objects = config.axes
     known = styles if target.kind == "style" else objects
@@ -175,6 +175,11 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
     if absent:
         raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
     rows = grid_rows(styles, objects, config.seeds, target)
+    if all(row.role == "target" for row in rows):
+        raise ValueError(
+            f"The suite {config.name!r} has no prompts without {', '.join(target.names)}, so it cannot tell what else "
+            "is hurt; add other names."
+        )
     if config.held_out:
         path = find_data(config.held_out, within="prompts", suffix=".csv")
         rows += held_out_rows(path, target, config.held_out_seeds)
@@ -211,7 +216,10 @@ def build_report(
     _strike(metrics, gates)
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
-    holistic.withhold(wider, _failed(gates))
+    attacks = breakdown.attacks(summary)
+    holistic.withhold(wider, attacks, _failed(gates))
+    for row in held_out:
+        row["struck"] = " ".join(_failed(gates)) or None
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
     facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
     return {
@@ -226,7 +234,7 @@ def build_report(
         "aspects": {aspect: list(ASPECTS[aspect]) for aspect in config.aspects},
         "neighbours": list(neighbours),
         "held_out": held_out,
-        "attacks": holistic.attacks(summary),
+        "attacks": attacks,
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),

@@ -50,6 +50,19 @@ def interval(estimate: dict[str, Any] | None, key: str = "") -> str:
     return f"[{number(estimate['lo'], key)}, {number(estimate['hi'], key)}]".replace(" %", "")
 
 
+def basis(estimate: dict[str, Any]) -> str:
+    """What an estimate was counted from, and how its interval was made.
+
+    >>> basis({"hits": 3, "n": 8, "n_images": 8, "n_prompts": 2, "ci_method": "Wilson, 95 %"})
+    '3 of 8; 8 images, 2 prompts; interval: Wilson, 95 %'
+    >>> basis({"n_images": 24, "lo": None, "ci_method": "none: biased by n"})
+    '24 images; interval: none: biased by n'
+    """
+    parts = [f"{estimate['hits']} of {estimate.get('n', estimate['n_images'])}"] if "hits" in estimate else []
+    counts = [f"{estimate[f'n_{what}']} {what}" for what in ("images", "prompts") if f"n_{what}" in estimate]
+    return "; ".join([*parts, ", ".join(counts), f"interval: {estimate['ci_method']}"])
+
+
 def change(gap: dict[str, Any] | None, key: str = "") -> str:
     """A difference with its sign and its interval: shares in percentage points.
 

@@ -253,6 +253,8 @@ def test_a_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
         (["export", ".", "--out", "o", "--format", "delta"], "is not a complete erasure"),
         (["export", ".", "--out", "o"], "Missing option"),
         (["rum"], "No such command 'rum'"),
+        (["attack", "."], "has no erasure.json that says what was erased from what"),
+        (["attack", "none", "--kind", "object"], "no --target is given: add it"),
     ],
 )
 def test_other_commands_refuse_in_one_sentence_too(arguments, message, call):

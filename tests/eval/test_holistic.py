@@ -108,7 +108,7 @@ def test_the_numbers_of_a_known_eraser(substituted: tuple[Path, dict[str, Any]])
     assert found["target_quality"]["base"]["value"] == 1
     assert (found["leak_at_k"]["erased"]["value"], found["leak_at_k"]["base"]["value"]) == (0, 1)
     assert (found["leak_at_k"]["erased"]["k"], found["leak_at_k"]["erased"]["n"]) == (4, 2)
-    assert found["leak_at_k"]["title"] == "leak@4"
+    assert (found["leak_at_k"]["title"], found["leak_at_k_unnamed"]["title"]) == ("leak@4", "leak@2, unnamed")
     assert found["leak_at_k_unnamed"]["erased"]["value"] == 1  # aliases and languages go past the name
     assert found["pinpoint_ness"]["erased"]["hits"] == found["pinpoint_ness"]["erased"]["n"] == 8
     assert found["worst_retained"]["erased"]["value"] == found["tenth_percentile_retained"]["erased"]["value"] == 1
@@ -147,6 +147,27 @@ def test_a_base_that_draws_no_pairs_withholds_selective_alignment(
     found = measure(summary, ["selective_alignment"], Context((), {}, ""))["selective_alignment"]
     assert found["base"]["value"] == 0.5
     assert re.search(r"base itself draws every object .* in 0 of 2 images only, below 30%", found["struck"])
+
+
+@pytest.mark.parametrize("family", ["language", "alias"])
+def test_a_base_that_does_not_understand_a_wording_withholds_what_it_brings(
+    substituted: tuple[Path, dict[str, Any]], family: str
+) -> None:
+    """A wording that base does not understand brings the target in no model, erased or not."""
+    aspects = ["target_image", "multilingual_robustness"]
+    metrics = ("leak_at_k_unnamed", "multilingual_proportion", "worst_language")
+    models = read_models(substituted[0])
+    summary = Summary(models=models, target=Target("style", ("Van_Gogh",)), resamples=50)
+    known = measure(summary, aspects, Context((), {}, ""))
+    assert not any("struck" in known[name] for name in metrics)
+    for row in models["base"].table.rows:
+        if row["family"] in ("language", family):
+            row["judge_style"] = "Photo"
+    found = measure(summary, aspects, Context((), {}, ""))
+    for name in metrics[1:]:
+        assert "translated prompts in 0 of 4 images only" in found[name]["struck"]
+    assert ("struck" in found["leak_at_k_unnamed"]) is (family == "alias")
+    assert "struck" not in found["leak_at_k"]
 
 
 def test_attacks_stand_beside_their_null(substituted: tuple[Path, dict[str, Any]]) -> None:
@@ -224,13 +245,43 @@ def test_noise_is_not_rewarded(run: Callable[..., dict[str, Any]], holistic_suit
     assert found["attack_proportion"]["erased"]["not_run"] == "this suite has no rows of the family attack"
 
 
+@pytest.mark.parametrize(
+    ("nulls", "told"),
+    [
+        ([("search", "7"), ("search", "")], None),
+        ([("search", "")], "'search' has 3 images and its null has 2."),
+        ([("other", "7"), ("other", "")], "'search' has 3 images and its null has 0."),
+    ],
+)
+def test_every_attack_has_a_null_of_as_many_images(
+    run: Callable[..., dict[str, Any]],
+    holistic_suite: SuiteConfig,
+    tmp_path: Path,
+    nulls: list[tuple[str, str]],
+    told: str | None,
+) -> None:
+    """A null of another attack, or of fewer images, is not of equal budget."""
+    rows = [(f"zzt {place}", name, "yes", "Van_Gogh", "style", seed) for place, (name, seed) in enumerate(nulls)]
+    attacks = attack_csv(tmp_path, ATTACKS[:2] + rows)
+    config = dataclasses.replace(holistic_suite, attacks=str(attacks), aspects=["attack_robustness"])
+    content = run(Substitution, config, tmp_path / "out")
+    row = next(row for row in content["attacks"] if row["attack"] == "search" and not row["null"])
+    for entry in (content["metrics"]["attack_proportion"], content["metrics"]["attack_excess"], row):
+        reasons = [entry["struck"]] if entry["struck"] else []
+        assert any(told in reason for reason in reasons) if told else not any("budget" in each for each in reasons)
+    assert "budget" not in (content["metrics"]["attack_null"].get("struck") or "")
+
+
 def test_an_attack_without_its_null_is_withheld(
     run: Callable[..., dict[str, Any]], holistic_suite: SuiteConfig, tmp_path: Path
 ) -> None:
     alone = attack_csv(tmp_path, ATTACKS[:2])
     config = dataclasses.replace(holistic_suite, attacks=str(alone), aspects=["attack_robustness"])
     content = run(Substitution, config, tmp_path / "out")
-    assert "beside a null attack of equal budget only" in content["metrics"]["attack_proportion"]["struck"]
+    assert (
+        "of equal budget only; 'search' has 3 images and its null has 0"
+        in (content["metrics"]["attack_proportion"]["struck"])
+    )
     assert content["metrics"]["attack_excess"]["erased"]["value"] is None
     assert content["neighbours"] == []
 

@@ -204,6 +204,7 @@ REFUSED = {
     "guidance": ({"--guidance-scale": "-1"}, "The guidance_scale is -1.0, but a number from 0 is expected"),
     "steps": ({"--num-inference-steps": "0"}, "The num_inference_steps is 0, but a whole number from 1"),
     "batch": ({"--batch-size": "0"}, "The batch_size is 0, but"),
+    "height": ({"--height": "63"}, "The height is 63, but a multiple of 8 is expected"),
     "device": ({"--device": "gpu"}, "The device 'gpu' is unknown"),
     "dtype": ({"--dtype": "float"}, "The dtype 'float' is unknown"),
     "an id that is no file name": ({"--prompts": "id.csv"}, "The prompt id 'a b' is used as a file name"),

@@ -112,7 +112,8 @@ def test_every_model_and_every_metric_is_in_the_table(out: Path) -> None:
 
 def test_a_withheld_number_is_struck_through_with_its_reason(out: Path) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert '<span class="struck">100.0 %</span>' in text
+    counted = "8 of 8; 8 images, 2 prompts; interval: wider of Wilson and cluster bootstrap, 95 %"
+    assert f'<span class="struck" title="{counted}">100.0 %</span>' in text
     assert re.search(r'class="why">blank: UA, Normalised erasure withheld\. Blank, saturated', text)
     metrics = data_of(text)["metrics"]
     assert metrics["ua"]["struck"] == metrics["normalised_erasure"]["struck"] == ["model1"]
@@ -123,6 +124,21 @@ def test_a_withheld_number_is_struck_through_with_its_reason(out: Path) -> None:
     assert re.search(r"^- validity: FAILED", markdown, re.M)
     assert text.count('class="tint1 hollow"') == 5  # the plane; UA and erasure, as they are and as changes
     assert 'class="tint0 hollow"' not in text
+
+
+def test_held_out_wordings_are_withheld_with_the_rest(out: Path) -> None:
+    """A model that draws nothing shows no target for other wordings either."""
+    rows = re.findall(
+        r"<th scope=\"row\">(?:paraphrase|alias|language)</th>(.*?)</tr>", (out / "report.html").read_text(), re.S
+    )
+    assert len(rows) == 3
+    for row in rows:  # base, gold, whole, blank, images
+        cells = re.findall(r"<td(.*?)</td>", row, re.S)
+        assert ['class="struck"' in cell for cell in cells] == [False, False, False, True, False]
+    lines = (out / "report.md").read_text(encoding="utf-8").splitlines()
+    held_out = [line for line in lines if line.startswith("| paraphrase |")]
+    assert ["~~0.0 %" in line for line in held_out] == [False, True]
+    assert [line.count("~~") for line in held_out] == [0, 2]
 
 
 def test_one_model_has_the_same_page(evaluations: list[Evaluation]) -> None:

@@ -218,7 +218,7 @@ def test_the_numbers_follow_from_the_scores(run, forgetful, small: SuiteConfig, 
 
 
 def test_numbers_that_say_nothing_are_withheld(run, forgetful, small: SuiteConfig, tmp_path: Path) -> None:
-    run(forgetful, tokens=1, steps=2)
+    content = run(forgetful, tokens=1, steps=2)
     scores = read_scores(tmp_path / "out" / "scores.jsonl")
     for row in scores["erased"].rows:
         if row["arm"] == "before" and row["attacked"].endswith("seed3"):
@@ -227,7 +227,12 @@ def test_numbers_that_say_nothing_are_withheld(run, forgetful, small: SuiteConfi
     assert "2 of 4 images of the erased model are broken, of the base 0" in told
     for row in scores["base"].rows:
         row["judge_style"] = "Photo"
-    assert "The base shows the target on 0 of 4 prompts" in report(scores, TARGET, resamples=100)["withheld"]
+    content |= report(scores, TARGET, resamples=100)
+    first, base, *others = summary_lines(content)
+    assert first.startswith("Withheld: The base shows the target on 0 of 4 prompts")  # before any number
+    assert base.startswith("base, no attack")
+    assert len(others) == 5
+    assert all(line.endswith("; withheld") for line in others)
 
 
 def test_prompts_come_from_the_grid_or_from_a_file(small: SuiteConfig, tmp_path: Path) -> None:
@@ -291,7 +296,7 @@ def test_an_unknown_attack_names_the_known_ones() -> None:
 
 
 def test_the_command(tiny_folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
-    """With the canvas judge, to which a random model shows nothing: the numbers are there, and are withheld."""
+    """With the canvas judge, whatever it sees in what a random model draws."""
     monkeypatch.chdir(tmp_path)
     suite = {"name": "tiny", "styles": ["Van_Gogh"], "objects": ["Cats"], "num_inference_steps": 2, "clip": ""}
     (tmp_path / "tiny.yaml").write_text(json.dumps(suite))
@@ -313,6 +318,7 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, capsys, monkeypatch) -> 
         (["--attack", "soft", "--tokens", "76"], "shorten it"),
         (["--attack", "soft", "--prompts", "none.csv"], "'none.csv' is neither a file"),
         (["--attack", "soft", "--out", "o", "--seed", "1"], "choose an empty folder"),
+        (["--attack", "seeds", "--out", "o"], "choose an empty folder"),
     ):
         with pytest.raises(SystemExit) as exit_:
             main([*command, *arguments])

@@ -65,6 +65,11 @@ def test_no_spread_without_two_finite_values(values: list[float]) -> None:
         spread(values)
 
 
+def test_a_report_of_several_models_is_no_seed() -> None:
+    several = {"schema_version": 2, "suite": {"hash": "a"}, "evaluations": {"one": "one"}, "metrics": {}}
+    assert over_seeds(report(0, 0.5), [several]) is None
+
+
 def test_siblings_are_told_by_their_name(tmp_path: Path) -> None:
     for name in ("a-seed0.eval", "a-seed1.eval", "a-seed12.eval", "a-seed2", "ab-seed3.eval", "a.eval", "a-seed4.eval"):
         (tmp_path / name).mkdir()

@@ -78,6 +78,7 @@ def test_several_models_of_any_form(call: Callable, place: Path) -> None:
     assert (
         "erase eval vg small tiny --suite few.yaml --target &#39;Van Gogh&#39;" in Path("both/report.html").read_text()
     )
+    assert content["reproduce"].endswith("--dtype float32")  # the images depend on it
 
 
 def test_one_model_goes_where_it_went(call: Callable) -> None:

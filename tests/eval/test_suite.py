@@ -23,7 +23,7 @@ from eval.config import SuiteConfig, load_suite
 from eval.demo import summary_lines
 from eval.grid import Target
 from eval.scoring import Scorers
-from eval.suite import evaluate
+from eval.suite import evaluate, suite_rows
 
 
 VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
@@ -261,12 +261,24 @@ def test_shipped_suites() -> None:
         ("name: x\nseeds: many\n", "seeds"),
         ("version: 2\n", "name"),
         ("- 1\n", "does not hold"),
+        ("name: x\nstyles: [Photo, Baroque]\n", "'Baroque' in styles; there are Photo"),
+        ("name: x\nobjects: [Unicorns]\n", "'Unicorns' in objects; there are"),
+        ("name: x\nseeds: []\n", "at least one seed"),
+        ("name: x\nseeds: [3, 3]\n", "each once"),
+        ("name: x\nresamples: 0\n", "resamples 0: at least 1"),
+        ("name: x\nguidance_scale: .nan\n", "guidance_scale nan"),
+        ("name: x\ntau: 5\n", "tau 5"),
     ],
 )
 def test_a_wrong_suite_is_refused(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ValueError, match=match):
         load_suite(str(tmp_path / "mine.yaml"))
+
+
+def test_a_suite_without_other_prompts_is_refused_before_anything_is_drawn() -> None:
+    with pytest.raises(ValueError, match="no prompts without Van_Gogh"):
+        suite_rows(SuiteConfig(name="x", styles=["Van_Gogh"]), Target("style", ("Van_Gogh",)))
 
 
 def test_an_unknown_suite_is_named() -> None:

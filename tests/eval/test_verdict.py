@@ -47,3 +47,22 @@ def test_verdict(code: str, changes: dict[str, float]) -> None:
     assert found["code"] == code
     assert found["sentence"]
     assert found["reasons"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"refused": 0.3}, {"collapse": 0.1, "leak": 0.6}, {"refused": 0.1, "erasure": 0.7}]
+)
+def test_broken_images_are_not_called_an_erasure(changes: dict[str, float]) -> None:
+    """The validity gate withholds the numbers then, so neither the sentence nor the reasons may claim them."""
+    found = decide(Facts(**{**vars(ERASED), **changes}))
+    assert "not counted as erased" in found["sentence"]
+    for reason in found["reasons"]:
+        assert ("target images are still there" in reason or "still bring" in reason) is reason.endswith("by a gate).")
+
+
+def test_what_an_unreliable_judge_saw_is_marked() -> None:
+    assert (
+        "3% of the base's target images are still there (withheld by a gate)."
+        in (decide(Facts(**{**vars(ERASED), "judged": False}))["reasons"])
+    )
+    assert not any("withheld" in reason for reason in decide(ERASED)["reasons"])
