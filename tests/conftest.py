@@ -3,7 +3,9 @@
 import os
 
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it stands before every other import
+# read when libraries are imported, so these stand before every other import
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # one process for each core is faster than many threads on tiny tensors
 
 from pathlib import Path
 
