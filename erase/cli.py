@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 import erase
 from erase.cli_canvas import app as canvas_app
+from erase.cli_interop import export, import_
+from erase.quiet import quiet_libraries
 
 
 class _Interrupted(Exception):
@@ -151,7 +153,7 @@ def evaluate(
     """Measure erased models beside their base (and gold, on the canvas) and write a report."""
     from erase.cli_eval import evaluate_all
 
-    _quiet_libraries()
+    quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
     flags += [("kind", kind), ("base-model", base_model), ("dtype", dtype)]
     report = evaluate_all(
@@ -213,7 +215,7 @@ def attack(
     from eval.config import load_attack
     from eval.robustness import attack as attack_model
 
-    _quiet_libraries()
+    quiet_libraries()
     if kind and not target:
         raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
     config = load_attack(attack, tries=tries, params={"tokens": tokens, "steps": steps})
@@ -271,7 +273,7 @@ def generate(
     from erase.config import parse_seeds
     from eval import prompt_set
 
-    _quiet_libraries()
+    quiet_libraries()
     config = prompt_set.Config(
         model=model,
         prompts=prompts,
@@ -303,8 +305,12 @@ def demo(
     """Erase one style from the embedded canvas model and report what happened; no network, no GPU, minutes."""
     from eval.demo import run as run_demo
 
-    _quiet_libraries()
+    quiet_libraries()
     print(f"Report: {run_demo(out, seed=seed)}")
+
+
+app.command("import")(import_)
+app.command("export")(export)
 
 
 @app.command("methods")
@@ -315,75 +321,6 @@ def list_methods() -> None:
     for name in available_methods():
         summary, paper = describe_method(name)
         print(f"{name}\n    {summary}\n    {paper}")
-
-
-@app.command("import")
-def import_(
-    source: Annotated[Path, typer.Argument(help="File or folder that another project saved.")],
-    base_model: Annotated[str, typer.Option(help="canvas, a diffusers folder, or a hub id: what it was made from.")],
-    target: Annotated[list[str], typer.Option(help="What is said to be erased; repeat it for several.")],
-    out: Annotated[Path, typer.Option(help="Folder to make for the result.")],
-    anchor: Annotated[str, typer.Option(help="What the target is said to be mapped to.")] = "",
-    kind: Annotated[str, typer.Option(help="style, object, person or explicit.")] = "style",
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="ldm, concept-ablation, esd, esd-modules, advunlearn, text-encoder, unguide, kohya or peft; found by "
-            "the names in the file.",
-            show_default=False,
-        ),
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="The method that made it, where the format does not tell.", show_default=False)
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    save: Annotated[
-        str, typer.Option(help="pipeline: a folder that plain diffusers loads; delta: only what changed.")
-    ] = "pipeline",
-) -> None:
-    """Turn what ESD, UCE, DoCo, Concept Ablation, AdvUnlearn, UnGuide or a LoRA trainer saved into our artefact."""
-    from erase import interop
-    from erase.concept import Concept
-
-    _quiet_libraries()
-    concept = Concept(target=tuple(target), anchor=anchor, kind=kind)
-    saved = interop.read(
-        source, out, base_model=base_model, concept=concept, layout=format_, method=method, dtype=dtype, form=save
-    )
-    print(f"Saved: {saved}")
-
-
-@app.command("export")
-def export(
-    folder: Annotated[Path, typer.Argument(help="What 'erase run' or 'erase import' made.")],
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="pipeline: a folder that plain diffusers loads; delta: only what changed; or one file that others "
-            "read: esd, concept-ablation, advunlearn or peft.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder or file to make.")],
-    base_model: Annotated[
-        str | None, typer.Option(help="Where the base model is, if not where it was.", show_default=False)
-    ] = None,
-) -> None:
-    """Write an erased model in another form."""
-    from erase import interop
-
-    _quiet_libraries()
-    print(f"Saved: {interop.write(folder, out, format_, base_model=base_model)}")
-
-
-def _quiet_libraries() -> None:
-    """Turn off the bars that diffusers and transformers draw while they load."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _as_flags(given: list[tuple[str, Any]]) -> list[str]:

@@ -5,10 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import transformers
-
 from erase.config import RunConfig, parse_seeds, read_config, resolve, to_yaml
+from erase.quiet import quiet_libraries
 
 
 def run_all(
@@ -46,8 +44,7 @@ def run_all(
     skip_complete = len(configs) > 1 or seeds is not None
     if not dry_run:
         _check_ahead(configs, skip_complete=skip_complete)
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    quiet_libraries()
     for config in configs:
         if dry_run:
             _print_plan(config)

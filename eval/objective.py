@@ -16,13 +16,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from erase.attack import attack_prefix
+from erase.attack import OPTIMIZERS, attack_prefix
 from erase.concept import PromptPair
 from erase.delta import Delta
 from erase.diffusion import check_length, encode_prompts, encode_with_gradient, family, predict_noise
@@ -196,6 +196,17 @@ class Objective:
 def vocabulary(pipe: DiffusionPipeline) -> torch.Tensor:
     """The token embeddings (V, D) of the text encoder in fp32."""
     return pipe.text_encoder.get_input_embeddings().weight.detach().float()
+
+
+def check_search(config: Any) -> None:  # noqa: ANN401 - the configuration of any attack by gradients
+    """Refuse the values of a search that mean nothing: counts below 1, a step that is not positive, an optimizer."""
+    for name in ("tokens", "steps", "states_per_step", "trajectories"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, but at least 1 is needed: raise it.")
+    if not 0 < config.step_size < float("inf"):
+        raise ValueError(f"step_size is {config.step_size}, but a positive number is needed.")
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {config.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
 
 
 def check_white_box(pipe: DiffusionPipeline, prompt: str, tokens: int) -> None:

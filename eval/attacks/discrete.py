@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 
-from erase.attack import OPTIMIZERS
 from erase.run import Run
 from eval.attempt import Attempt, Found
-from eval.objective import Objective, States, check_white_box, vocabulary
+from eval.objective import Objective, States, check_search, check_white_box, vocabulary
 from eval.rows import Row
 
 
@@ -41,13 +40,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, before a model is loaded."""
-        for name in ("tokens", "steps", "states_per_step", "trajectories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
-        if not 0 < self.step_size < float("inf"):
-            raise ValueError(f"step_size is {self.step_size}, but a positive number is needed.")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+        check_search(self)
 
 
 def search(

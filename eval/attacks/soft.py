@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from diffusers import DiffusionPipeline
 
-from erase.attack import OPTIMIZERS, random_prefix
+from erase.attack import random_prefix
 from erase.run import Run
 from eval.attempt import Attempt, Found
-from eval.objective import Objective, States, check_white_box, vocabulary
+from eval.objective import Objective, States, check_search, check_white_box, vocabulary
 from eval.rows import Row
 
 
@@ -42,14 +42,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, before a model is loaded."""
-        for name in ("tokens", "steps", "states_per_step", "trajectories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
-        if not 0 < self.step_size < float("inf"):
-            raise ValueError(f"step_size is {self.step_size}, but a positive number is needed.")
-        for name, choices in (("optimizer", OPTIMIZERS), ("init", INITS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}.")
+        check_search(self)
+        if self.init not in INITS:
+            raise ValueError(f"init is {self.init!r}: choose one of {', '.join(INITS)}.")
 
 
 def search(

@@ -39,9 +39,8 @@ class Lpips:
         network = torchvision.models.alexnet(weights=None)
         network.load_state_dict(read_state(config.backbone, "AlexNet"))
         self.features = network.features.eval().requires_grad_(False)
-        state = torch.load(
-            Path(heads.__file__).parent / "lpips_models" / "alex.pth", map_location="cpu", weights_only=True
-        )
+        trained = Path(heads.__file__).parent / "lpips_models" / "alex.pth"
+        state = torch.load(trained, map_location="cpu", weights_only=True)
         self.weights = [state[f"lin{stage}.model.1.weight"] for stage in range(len(STAGES))]  # (1, C, 1, 1) each
         self.batch_size = config.batch_size
 

@@ -318,7 +318,8 @@ def _shard(authors) -> Path:
 
 def _part_of_a_text_encoder(authors) -> Path:
     path, _ = authors.advunlearn()
-    torch.save({name: each for name, each in torch.load(path).items() if "final_layer_norm" not in name}, path)
+    state = torch.load(path, weights_only=True)
+    torch.save({name: each for name, each in state.items() if "final_layer_norm" not in name}, path)
     return path
 
 
