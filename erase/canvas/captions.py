@@ -57,8 +57,6 @@ def sample(style: int, first: int, second: int, rng: np.random.Generator) -> Cap
     draw = rng.random()
     if second >= 0:
         pair = [_object_words(index, rng) for index in (first, second)]
-        if rng.random() < 0.5:
-            pair.reverse()
         if draw < 0.3:
             text = canvas_template(STYLES[STYLE_NAMES[style]].name, f"{pair[0]} and {pair[1]}")
         else:

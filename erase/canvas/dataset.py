@@ -14,9 +14,9 @@ from erase.canvas.scenes import render
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 
 
-WORLD = 2  # version of the pictures; 1 had its two objects side by side, smaller and in fewer pictures
+WORLD = 3  # version of the pictures; 2 had more drawings and two diagonals, 1 two smaller objects side by side
 # split -> (seed, one-object pictures per cell, two-object pictures per cell); no picture is in two splits
-SPLITS = {"generator": (1, 200, 120), "judge": (2, 120, 120), "held_out": (3, 10, 5)}
+SPLITS = {"generator": (1, 200, 160), "judge": (2, 120, 120), "held_out": (3, 10, 5)}
 
 
 class Pictures(NamedTuple):

@@ -21,7 +21,7 @@ from erase.canvas.world import IMAGE_SIZE, OBJECT_NAMES, STYLE_NAMES
 BATCH = 32
 SNR_GAMMA = 5.0  # min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556) section 3.4
 UNCONDITIONAL_SHARE = 0.1
-WORDINGS = {1: 64, 2: 4}  # captions kept per (style, objects) label, by number of objects
+WORDINGS = {1: 64, 2: 8}  # captions kept per (style, objects) label, by number of objects
 
 
 class CaptionBank(NamedTuple):
@@ -50,7 +50,7 @@ def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 4,
         layers_per_block=1,
-        block_out_channels=(32, 64, 128),
+        block_out_channels=(48, 96, 144),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,

@@ -28,14 +28,12 @@ def render(style: str, sprites: list[Image.Image], rng: np.random.Generator) -> 
 
 
 def compose(sprites: list[Image.Image], rng: np.random.Generator) -> Scene:
-    """Paste the sprites (one alone, or two along a diagonal) at a random place, size, tilt and flip."""
+    """Paste the sprites (one alone, or the first above and left of the second) at a random place, size, tilt and flip."""
     canvas = Image.fromarray((_background(rng) * 255).astype(np.uint8))
     coverage = Image.new("L", canvas.size)
     span = (0.66, 0.9) if len(sprites) == 1 else (0.54, 0.62)
     slots = [(0.5, 0.5)] if len(sprites) == 1 else [(0.0, 0.0), (1.0, 1.0)]
     jitter = 0.35 if len(sprites) == 1 else 0.15  # of the room that is left
-    if len(sprites) == 2 and rng.random() < 0.5:
-        slots = [(0.0, 1.0), (1.0, 0.0)]
     for sprite, slot in zip(sprites, slots, strict=True):
         side = int(rng.uniform(*span) * RENDER_SIZE)
         drawing = sprite.resize((side, side), Image.Resampling.LANCZOS)

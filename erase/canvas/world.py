@@ -96,14 +96,14 @@ OBJECTS: dict[str, Words] = {
         alias="building",
         description="walls with a roof and windows",
         translations=("bâtiment", "gebäude", "edificio", "palazzo", "prédio"),
-        drawings=("1f3e0", "1f3e1", "1f3f0", "26ea", "1f3db-fe0f"),
+        drawings=("1f3e0", "1f3f0", "26ea"),
     ),
     "Birds": Words(
         name="Birds",
         alias="feathered friend",
         description="animal with wings and a beak",
         translations=("oiseau", "vogel", "pájaro", "uccello", "pássaro"),
-        drawings=("1f426", "1f985", "1f986", "1f99c"),
+        drawings=("1f985", "1f986"),
     ),
     "Butterfly": Words(
         name="Butterfly",
@@ -124,14 +124,14 @@ OBJECTS: dict[str, Words] = {
         alias="puppy",
         description="loyal pet that barks",
         translations=("chien", "hund", "perro", "cane", "cachorro"),
-        drawings=("1f436", "1f415", "1f429"),
+        drawings=("1f436", "1f415"),
     ),
     "Fishes": Words(
         name="Fishes",
         alias="sea swimmer",
         description="animal with fins and scales",
         translations=("poisson", "fisch", "pez", "pesce", "peixe"),
-        drawings=("1f41f", "1f420", "1f421"),
+        drawings=("1f41f", "1f420"),
     ),
     "Flame": Words(
         name="Flame",
@@ -145,7 +145,7 @@ OBJECTS: dict[str, Words] = {
         alias="blossom",
         description="petals on a green stem",
         translations=("fleur", "blume", "flor silvestre", "fiore", "florzinha"),
-        drawings=("1f33b", "1f339", "1f337", "1f33c"),
+        drawings=("1f33b", "1f339", "1f337"),
     ),
     "Frogs": Words(
         name="Frogs",
