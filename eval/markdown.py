@@ -99,8 +99,11 @@ def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:
         f"|---|{'---|' * (len(models) + 1)}",
     ]
     for row in evaluation.content["held_out"]:
+        unrun = row["erased"].get("not_run")
         cells = [f"{number(row[name]['value'])} {interval(row[name])}".strip() for name in models]
-        if row["struck"]:
+        if unrun:
+            cells = [f"not run: {unrun}"] * len(models)
+        elif row["struck"]:
             cells[0] = f"~~{cells[0]}~~"
         name = f"{words(row['family'])} {row['language']}".strip()
         lines.append(f"| {name} | {' | '.join(cells)} | {row['erased']['n_images']} |")

@@ -22,6 +22,7 @@ TONES = {  # verdict -> colour of its banner
     "partly erased": "fair",
     "inference-only": "fair",
     "not measurable": "unknown",
+    "not judged": "unknown",
     "not erased": "bad",
     "destroyed": "bad",
     "blocked": "bad",
@@ -86,7 +87,11 @@ def _page(
         tones=TONES,
         tints=tints,
         draw=draw,
-        heat=[_heat(evaluations[column.evaluation], column) for column in columns if column.role != "base"],
+        heat=[
+            _heat(evaluations[column.evaluation], column)
+            for column in columns
+            if column.role != "base" and evaluations[column.evaluation].content["cells"]
+        ],
         withheld=_withheld(columns, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),

@@ -91,15 +91,12 @@ def evaluate(
     """
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
-        config = SuiteConfig(**{**asdict(config), "seeds": list(seeds), "held_out_seeds": list(seeds)})
+        config = replace(config, seeds=list(seeds), held_out_seeds=list(seeds))
     check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
-    target = find_target(tested.concept.target, tested.concept.kind)
+    target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
     rows = suite_rows(config, target)
-    # before hours of generation: weights may be missing
-    scorers = scorers or load_scorers(
-        config.judge, config.clip, lpips_backbone=config.lpips, inception_weights=config.inception
-    )
+    scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
@@ -167,15 +164,16 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
 
     Raises:
         FileNotFoundError: a prompt file is missing.
-        ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed.
+        ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed or does not fit.
     """
     styles, objects = config.axes
     known = styles if target.kind == "style" else objects
     absent = [name for name in target.names if name not in known]
     if absent:
         raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
-    rows = grid_rows(styles, objects, config.seeds, target)
-    if all(row.role == "target" for row in rows):
+    rows = grid_rows(styles, objects, config.seeds, target, world=config.load_world())
+    uncounted = config.load_world().uncounted_styles
+    if all(row.role == "target" or row.style in uncounted for row in rows):
         raise ValueError(
             f"The suite {config.name!r} has no prompts without {', '.join(target.names)}, so it cannot tell what else "
             "is hurt; add other names."
@@ -185,6 +183,7 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         rows += held_out_rows(path, target, config.held_out_seeds)
     if config.attacks:
         rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
+    _check_rows(rows, config)
     return rows
 
 
@@ -208,7 +207,7 @@ def build_report(
     """
     styles, objects = config.axes
     _check_complete(models, config)
-    summary = Summary(models=models, target=target, resamples=config.resamples)
+    summary = Summary(models=models, target=target, resamples=config.resamples, world=config.load_world())
     marks = made.marks
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
@@ -221,13 +220,16 @@ def build_report(
     for row in held_out:
         row["struck"] = " ".join(_failed(gates)) or None
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
-    facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
+    if summary.is_judged:
+        decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
+    else:
+        decided = verdict.not_judged()
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": asdict(config) | {"hash": hash_json(asdict(config))},
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {name: mark.model for name, mark in marks.items()},
-        "verdict": verdict.decide(facts),
+        "verdict": decided,
         "gates": gates,
         "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
         "metrics": metrics | wider,
@@ -263,7 +265,8 @@ class _Images:
             self.vae = pipe.vae
         if "pinpoint_ness" in self.config.aspects:
             names = self.config.axes[0] if target.kind == "style" else self.config.axes[1]
-            self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours)
+            world = self.config.load_world()
+            self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours, world=world)
 
     def make(self, name: str, pipe: DiffusionPipeline) -> Fingerprint:
         """Generate what is missing; base and gold do not know what was erased, so their rows carry no role."""
@@ -319,6 +322,24 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     }
     scored = {"erased": others["erased"], "base": base}
     return scored | {name: each for name, each in others.items() if name != "erased"}
+
+
+def _check_rows(rows: list[Row], config: SuiteConfig) -> None:
+    """Refuse prompts whose answer the judge does not know."""
+    world = config.load_world()
+    for row in rows:
+        if row.family == "two_object" and config.judge == "timm_pair":
+            raise ValueError(
+                f"The suite {config.name!r} has the two-object prompt {row.prompt!r}, but its judge names one object "
+                "per image: leave two_object out of the held-out prompts."
+            )
+        for kind, labels in (("style", [row.style]), ("object", row.object.split("+"))):
+            odd = [label for label in labels if label and label not in world.labels(kind)]
+            if odd:
+                raise ValueError(
+                    f"The suite {config.name!r} has the prompt {row.prompt!r} of the {kind} {odd[0]!r}, which is not "
+                    f"part of its world {world.name}: name other prompt files, or none."
+                )
 
 
 def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
@@ -379,13 +400,13 @@ def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str
 
 def _judge_card(scorers: Scorers) -> dict[str, Any]:
     """What the judge says about itself; a module that is not the canvas judge may have nothing to say."""
-    return dict(vars(scorers.classifier.judge).get("card", {}))
+    return dict(vars(scorers.classifier.judge).get("card", {})) if scorers.classifier else {}
 
 
 def _write_scores(out: Path, scored: dict[str, Scored]) -> None:
     write_scores(out / "scores.jsonl", {name: each.table for name, each in scored.items()})
     partial = out / f"features.{os.getpid()}.partial"
-    kept = {name: each.features for name, each in scored.items()}
+    kept = {name: each.features for name, each in scored.items() if each.features is not None}
     kept |= {f"clip/{name}": each.clip for name, each in scored.items() if each.clip is not None}
     kept |= {f"inception/{name}": each.inception for name, each in scored.items() if each.inception is not None}
     partial.write_bytes(save_tensors(kept))

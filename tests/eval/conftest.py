@@ -26,7 +26,7 @@ from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
 from eval.rows import Row
-from eval.scorers import classifier, features, validity
+from eval.scorers import classifier, validity
 from eval.scorers.classifier import pixels
 from eval.scoring import Scorers
 from eval.subject import Subject
@@ -127,7 +127,6 @@ def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
     judge = Memory(pixels(shown), styles, objects)
     return Scorers(
         classifier=classifier.load(classifier.Config(judge=judge)),
-        features=features.load(features.Config(judge=judge)),
         validity=validity.load(validity.Config()),
     )
 
