@@ -73,7 +73,6 @@ class SuiteConfig:
                 f"The suite {self.name!r} has tau {self.tau} and guidance_scale {self.guidance_scale}: a confidence "
                 "from 0 to 1 and a number from 0 are needed."
             )
-
         if self.judge not in JUDGES:
             raise ValueError(f"The suite {self.name!r} has the judge {self.judge!r}: choose {' or '.join(JUDGES)}.")
         if self.judge == "canvas" and self.world != "canvas":

@@ -4,6 +4,7 @@ UnlearnCanvas (arXiv 2402.11846) publishes such a pair of ViT-L/16 for its world
 ``style50.pth`` is the style classifier (51 classes) and ``style50_cls.pth`` the object classifier (20 classes).
 """
 
+import importlib.metadata
 import io
 import json
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ class TimmPair(nn.Module):
         self.card = {
             "judge": "timm_pair",
             "architecture": config.architecture,
+            "timm": importlib.metadata.version("timm"),
             "weights_sha256": {kind: sha256(Path(getattr(config, kind))) for kind in KINDS},
             "labels": config.labels or f"the order of the world {world.name}; checked by the number of classes only",
             "preprocessing": f"{jpeg}PIL bilinear to {self.side[0]} x {self.side[1]} without crop, mean 0.5, std 0.5",

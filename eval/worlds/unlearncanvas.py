@@ -1,10 +1,10 @@
 """UnlearnCanvas (arXiv 2402.11846): 50 painted styles and the photos they were made from, times 20 objects.
 
 The order is that of the benchmark's classifiers (``theme_available`` and ``class_available`` of its code), the
-template that of its model's training captions. Its published samplers ask erased models for photos as "Seed Images", which is the
-folder's name and no style of those captions, and the base for "Photo". Here both are asked for "Photo"; ``COMPAT`` asks
-both as the erased models are asked there, and leaves the photos' style accuracy out, as the authors do (49 other
-styles). The object accuracy on photos counts in both.
+template that of its model's training captions. Its published samplers ask erased models for photos as "Seed Images",
+which is the folder's name and no style of those captions, and the base for "Photo". Here both are asked for "Photo";
+``COMPAT`` asks both as the erased models are asked there, and leaves the photos' style accuracy out, as the authors do
+(49 other styles). The object accuracy on photos counts in both.
 """
 
 from dataclasses import replace
