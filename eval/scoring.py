@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
@@ -41,10 +41,33 @@ class Scored(NamedTuple):
 
     table: Table
     features: np.ndarray | None  # (n, D), of the judge
-    images: list[Image.Image]
+    images: Sequence[Image.Image]
+    hashes: list[str]  # of the pixels
     clip: np.ndarray | None = None  # (n, D), of unit length
     inception: np.ndarray | None = None  # (n, 2048)
     latents: np.ndarray | None = None  # (n, 4, H/8, W/8)
+
+
+class Pictures(Sequence[Image.Image]):
+    """Images in RGB that are read whenever they are asked for: a grid of 5,100 at 512 px would take 4 GB."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Read nothing yet."""
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Image.Image]: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | list[Image.Image]:
+        """Read one image, or those of a slice."""
+        if isinstance(place, slice):
+            return [_read(path) for path in self.paths[place]]
+        return _read(self.paths[place])
 
 
 def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
@@ -99,7 +122,7 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
         ValueError: an image is not the one that the manifest describes, or is not paired with the base's.
     """
     records = manifest.read(folder)
-    images = [_open(folder, row, records.get(row.key)) for row in rows]
+    images = Pictures([_check(folder, row, records.get(row.key)) for row in rows])
     judged = scorers.classifier(images) if scorers.classifier else None
     sound = scorers.validity(images)
     seen = scorers.clip.features(images) if scorers.clip else None
@@ -127,12 +150,12 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
                 "saturated": round(sound.saturated[index], 4),
                 "entropy": round(sound.entropy[index], 4),
                 **{name: None if values is None else round(float(values[index]), 6) for name, values in drifts.items()},
-                "same_as_base": None if base is None else images[index].tobytes() == base.images[index].tobytes(),
+                "same_as_base": None if base is None else hashes[index] == base.hashes[index],
                 "feature_ref": index,
             }
         )
     pooled = scorers.inception(images) if scorers.inception else None
-    return Scored(Table(table), judged.features if judged else None, images, seen, pooled, encoded)
+    return Scored(Table(table), judged.features if judged else None, images, hashes, seen, pooled, encoded)
 
 
 def _seen(judged: Judgement | None, index: int) -> dict[str, Any]:
@@ -147,7 +170,8 @@ def _seen(judged: Judgement | None, index: int) -> dict[str, Any]:
     }
 
 
-def _open(folder: Path, row: Row, record: dict[str, Any] | None) -> Image.Image:
+def _check(folder: Path, row: Row, record: dict[str, Any] | None) -> Path:
+    """The file of a row, which must be the one that was drawn."""
     path = folder / (record["image_path"] if record else f"images/{row.key}.png")
     if record is None or not path.exists():
         raise FileNotFoundError(
@@ -157,6 +181,10 @@ def _open(folder: Path, row: Row, record: dict[str, Any] | None) -> Image.Image:
         raise ValueError(
             f"The image {path} is not the one that the manifest describes; delete it and generate it again."
         )
+    return path
+
+
+def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.convert("RGB")
 
@@ -182,7 +210,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drifts(
-    images: list[Image.Image],
+    images: Sequence[Image.Image],
     seen: np.ndarray | None,
     encoded: np.ndarray | None,
     scorers: Scorers,
