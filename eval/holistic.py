@@ -57,7 +57,7 @@ def measure(summary: Summary, aspects: Sequence[str], context: Context) -> dict[
     for aspect in aspects:
         for metric in ASPECTS[aspect]:
             title, direction, definition = TITLES[metric]
-            about = {"title": title, "direction": direction, "definition": definition}
+            about = {"title": title.format(world=summary.world.name), "direction": direction, "definition": definition}
             found[metric] = about | holistic.estimates(metric)
     if "cmmd" in found:
         found["cmmd"]["title"] = f"CMMD ({context.clip or 'no'} CLIP)"

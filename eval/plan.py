@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from erase.plan import duration
 from eval import prompt_set
 from eval.config import SuiteConfig
 from eval.rows import Row
@@ -35,21 +36,30 @@ def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: st
     styles, objects = config.axes
     cells = f"{len(styles)} styles x {len(objects)} objects x {len(config.seeds)} seeds"
     grid = len(styles) * len(objects) * len(config.seeds)
-    parts = [f"suite:          {config.name} {config.version}: {cells} = {grid:,} images of the grid for each model"]
-    for job in jobs:
-        plan = prompt_set.plan_rows(
-            prompt_set.Config(
-                model=job.model,
-                prompts=config.name,
-                out=job.out,
-                guidance_scale=config.guidance_scale,
-                num_inference_steps=config.num_inference_steps,
-                batch_size=config.batch_size,
-                device=device,
-                dtype=dtype,
-            ),
-            job.rows,
-        )
-        parts.append(f"{job.label} ({job.model})\n" + prompt_set.describe(plan))
+    lines = [f"suite:          {config.name} {config.version}: {cells} = {grid:,} images of the grid for each model"]
+    plans = [_plan(config, job, device, dtype) for job in jobs]
+    for job, plan in zip(jobs, plans, strict=True):
+        lines += ["", f"{job.label} ({job.model})", prompt_set.describe(plan)]
+    missing = sum(plan.images - plan.done for plan in plans)
+    forwards, seconds = [plan.unet_forwards for plan in plans], [plan.seconds for plan in plans]
+    told = [f"{missing:,} images to draw"]
+    if None not in forwards:
+        told.append(f"{sum(each or 0 for each in forwards):,} UNet forwards")
+    if None not in seconds:
+        told.append(f"about {duration(sum(each or 0.0 for each in seconds))}")
     judge = f"{config.judge}, of the world {config.world}" if config.has_judge else "not run: weights absent"
-    return "\n".join([*parts, f"judge:          {judge}"])
+    return "\n".join([*lines, "", f"all:            {', '.join(told)}", f"judge:          {judge}"])
+
+
+def _plan(config: SuiteConfig, job: Job, device: str, dtype: str) -> prompt_set.Plan:
+    settings = prompt_set.Config(
+        model=job.model,
+        prompts=config.name,
+        out=job.out,
+        guidance_scale=config.guidance_scale,
+        num_inference_steps=config.num_inference_steps,
+        batch_size=config.batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    return prompt_set.plan_rows(settings, job.rows)

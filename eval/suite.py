@@ -212,13 +212,14 @@ def build_report(
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
-    _strike(metrics, gates)
+    failed = _failed(gates) if summary.is_judged else []  # without a judge there is no number to withhold
+    _strike(metrics, failed)
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
     attacks = breakdown.attacks(summary)
-    holistic.withhold(wider, attacks, _failed(gates))
+    holistic.withhold(wider, attacks, failed)
     for row in held_out:
-        row["struck"] = " ".join(_failed(gates)) or None
+        row["struck"] = " ".join(failed) or None
     judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
     if summary.is_judged:
         decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
@@ -355,10 +356,10 @@ def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
             raise ValueError(f"The images of {name} and of base differ in {odd}; score both again.")
 
 
-def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
+def _strike(metrics: dict[str, Any], failed: list[str]) -> None:
     """Mark the erasure numbers of the erased model with the gates that withhold them."""
     for name in ERASURE:
-        metrics[name]["struck"] = " ".join(_failed(gates)) or None
+        metrics[name]["struck"] = " ".join(failed) or None
 
 
 def _failed(gates: list[dict[str, Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from torchvision import transforms
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES, template
 from erase.cli import NOT_JUDGED, main
 from erase.concept import Concept
+from eval.aggregate import Summary
 from eval.compare import read_models
 from eval.config import SuiteConfig, load_suite
 from eval.generate import generate
@@ -321,6 +322,17 @@ def test_a_judged_report(suite: SuiteConfig, judge: dict[str, Path], tiny_pipe, 
     assert scores.features.shape == (24, 128)
 
 
+@pytest.mark.parametrize("family", ["tiny_pipe_v", "tiny_pipe_xl"])
+def test_other_families(family: str, suite: SuiteConfig, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pipe = request.getfixturevalue(family)
+    evaluate(pipe, suite, tmp_path, base=pipe, concept=Concept(target=("Dogs",), kind="object"), progress=False)
+    content = content_of(tmp_path)
+    assert content["metrics"]["ua"]["erased"]["n_images"] == 3 * 4
+    assert content["metrics"]["unchanged"]["erased"]["value"] == 1
+    assert not next(gate["passed"] for gate in content["gates"] if gate["name"] == "judge")  # it knows another base
+    assert content["verdict"]["code"] == "not measurable"
+
+
 @pytest.mark.parametrize("kind", ["style", "object"])
 def test_compat_leaves_out_the_style_accuracy_of_photos(kind: str) -> None:
     style = np.repeat(["Monet", "Seed_Images", "Van_Gogh"], 2)
@@ -391,6 +403,11 @@ def test_without_weights_nothing_is_judged(call, judge: dict[str, Path], place: 
             estimate = content["metrics"][name].get(model)
             assert estimate is None or (estimate["value"] is None and estimate["not_run"] == "weights absent")
         assert content["metrics"][name]["erased"]["value"] is None
+    assert content["metrics"]["ua"]["struck"] is None  # there is no number to withhold
+    summary = Summary(models=read_models(place / "one"), target=VAN_GOGH, world=WORLD)
+    for count in (summary.outcomes, summary.seen):  # a missing answer would count as erased
+        with pytest.raises(ValueError, match="No image was judged"):
+            count(summary.grid("erased"))
     assert content["metrics"]["drift"]["erased"]["value"] > 0  # what needs no judge is measured
     assert content["metrics"]["collapse_retain"]["erased"]["n_images"] == 16
     assert content["cells"] == {}
@@ -399,6 +416,8 @@ def test_without_weights_nothing_is_judged(call, judge: dict[str, Path], place: 
     page, text = ((place / "one" / f"report.{form}").read_text(encoding="utf-8") for form in ("html", "md"))
     assert "Not judged" in page
     assert page.count("not run: weights absent") >= 2 * len(JUDGED)
+    assert page.count("Change per cell") == page.count("Erasure against retention") == 0
+    assert "unjudged" in page
     assert "| UA | not run: weights absent | not run: weights absent |" in text
     with pytest.raises(ValueError, match="was not judged"):
         read_sequence([place / "one"])
@@ -441,6 +460,7 @@ def test_the_plan(call, place: Path) -> None:
     assert "few 1: 3 styles x 2 objects x 4 seeds = 24 images of the grid for each model" in out
     assert out.count("24, of which 0 are there") == 3  # base, a, b
     assert out.count("96 samples") == 3  # two steps, each with guidance
+    assert "72 images to draw, 288 UNet forwards, about" in out
     assert "judge:          not run: weights absent" in out
     assert not (place / "planned").exists()
     call("eval", "a", "--out", "drawn", "--quiet")
