@@ -322,6 +322,23 @@ def test_a_judged_report(suite: SuiteConfig, judge: dict[str, Path], tiny_pipe, 
     assert scores.features.shape == (24, 128)
 
 
+def test_compat_through_the_suite(suite: SuiteConfig, tiny_pipe, tmp_path: Path) -> None:
+    """Photos are asked for by the name of their folder, their style does not count, and the judge sees JPEG."""
+    concept = Concept(target=("Van Gogh",), kind="style")
+    compat = replace(suite, compat=True)
+    evaluate(tiny_pipe, compat, tmp_path, base=tiny_pipe, concept=concept, progress=False)
+    content = content_of(tmp_path)
+    n = {name: content["metrics"][name]["erased"]["n_images"] for name in ("ua", "ira", "cra_excl_target", "cra_code")}
+    assert n == {"ua": 8, "ira": 8, "cra_excl_target": 16, "cra_code": 24}
+    prompts = {row["prompt"] for row in read_models(tmp_path)["base"].table.rows}
+    assert "A Cats image in Seed Images style." in prompts
+    assert "A Cats image in Photo style." not in prompts
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "as its benchmark&#39;s published code has it" in page
+    assert "test_vit, style <code>" in page
+    assert "JPEG of quality 75" in page
+
+
 @pytest.mark.parametrize("family", ["tiny_pipe_v", "tiny_pipe_xl"])
 def test_other_families(family: str, suite: SuiteConfig, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     pipe = request.getfixturevalue(family)
