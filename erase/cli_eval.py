@@ -111,7 +111,10 @@ def plan_all(
     device: str,
     dtype: str,
 ) -> str:
-    """What ``evaluate_all`` would do, in lines for a terminal; loads no weights, downloads and writes nothing."""
+    """What ``evaluate_all`` would do, in lines for a terminal; the arguments are the same.
+
+    It draws, judges and writes nothing, but it checks the models as an evaluation does, so that a hub id is downloaded.
+    """
     from eval.config import load_suite
     from eval.plan import Job, describe
 

@@ -448,6 +448,37 @@ def test_without_weights_nothing_is_judged(call, judge: dict[str, Path], place: 
     assert f"--judge-style {judge['style']}" in content["reproduce"]
 
 
+def test_wordings_and_attacks_without_weights(suite_file: Path, tiny_pipe, tmp_path: Path) -> None:
+    (tmp_path / "held_out.csv").write_text(
+        "family,concept,kind,prompt,style,object,language\n"
+        "alias,Van_Gogh,style,a starry cat,Van_Gogh,Cats,English\n"
+        "language,Van_Gogh,style,un chat,Van_Gogh,Cats,French\n"
+        "language,Van_Gogh,style,ein hund,Van_Gogh,Dogs,German\n"
+    )
+    (tmp_path / "attacks.csv").write_text(
+        "prompt,attack,null,kind,concept\nxx cat,search,,style,Van_Gogh\nyy cat,search,yes,style,Van_Gogh\n"
+    )
+    config = replace(
+        load_suite(str(suite_file)),
+        held_out=str(tmp_path / "held_out.csv"),
+        held_out_seeds=[1],
+        attacks=str(tmp_path / "attacks.csv"),
+        aspects=["multilingual_robustness", "attack_robustness"],
+    )
+    concept = Concept(target=("Van Gogh",), kind="style")
+    evaluate(tiny_pipe, config, tmp_path / "out", base=tiny_pipe, concept=concept, progress=False)
+    content = content_of(tmp_path / "out")
+    rows = [*content["held_out"], *content["attacks"]]
+    assert len(rows) == 1 + 3 + 2  # alias; both languages together and each; attack and null
+    for row in rows:
+        for model in ("erased", "base"):
+            assert (row[model]["value"], row[model]["not_run"]) == (None, "weights absent")
+            assert row[model]["n_images"] > 0
+    assert content["metrics"]["attack_excess"]["erased"]["not_run"] == "weights absent"
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| alias | not run: weights absent | not run: weights absent | 1 |" in text
+
+
 def test_several_models_without_weights(call, place: Path) -> None:
     code, _, _ = call("eval", "a", "b", "--out", "both", "--quiet")
     assert code == NOT_JUDGED
