@@ -372,6 +372,17 @@ def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any
                 _strike(each, [sentence])
 
 
+def withhold_unknown_pairs(in_prompt: dict[str, Any]) -> None:
+    """Mark in-prompt retention where the base itself hardly draws what is to be retained."""
+    base = in_prompt.get("base")
+    if base and base["value"] is not None and base["value"] < KNOWN_FLOOR:
+        sentence = (
+            f"The base itself draws the other object of a two-object prompt in {base['hits']} of {base['n_images']} "
+            f"images only, below {KNOWN_FLOOR:.0%}, so what the erased model does there says little."
+        )
+        _strike(in_prompt, [sentence])
+
+
 def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
     """Add reasons to what strikes an entry through; None where there are none."""
     entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
