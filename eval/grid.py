@@ -144,6 +144,32 @@ def attack_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]:
     return rows
 
 
+def check_labels(rows: Sequence[Row], world: World, *, one_object: bool) -> None:
+    """Refuse prompts whose answer the judge of a world does not know.
+
+    Args:
+        rows: of the suite.
+        world: of the suite.
+        one_object: the judge names one object per image.
+
+    Raises:
+        ValueError: a two-object prompt for such a judge, or a style or an object that is not part of the world.
+    """
+    for row in rows:
+        if one_object and row.family == "two_object":
+            raise ValueError(
+                f"The suite has the two-object prompt {row.prompt!r}, but its judge names one object per image: leave "
+                "two_object out of the held-out prompts."
+            )
+        for kind, labels in (("style", [row.style]), ("object", row.object.split("+"))):
+            odd = [label for label in labels if label and label not in world.spellings(kind)]
+            if odd:
+                raise ValueError(
+                    f"The suite has the prompt {row.prompt!r} of the {kind} {odd[0]!r}, which is not part of its world "
+                    f"{world.name}: name other prompt files, or none."
+                )
+
+
 def _is_about(columns: dict[str, str], target: Target) -> bool:
     if columns["kind"] == "cell":
         return any(name in target.names for name in columns[target.kind].split("+"))

@@ -326,12 +326,8 @@ class Holistic:
         return _run(measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base")))
 
     def _features(self, name: str, which: str, part: Callable[[Table], Table]) -> np.ndarray:
-        rows = part(self.summary.grid(name))["feature_ref"]
-        return (
-            self.summary.features(name)[rows]
-            if which == "features"
-            else getattr(self.summary.models[name], which)[rows]
-        )
+        found = self.summary.features(name) if which == "features" else getattr(self.summary.models[name], which)
+        return found[part(self.summary.grid(name))["feature_ref"]]
 
     def _excess(self, name: str) -> dict[str, Any]:
         """Attack prompts beyond the null attacks; their prompts differ, so nothing is paired."""

@@ -26,7 +26,7 @@ from eval.aspects import ASPECTS, check_aspects
 from eval.config import SuiteConfig, load_suite, suite_hash
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
-from eval.grid import Target, attack_rows, find_target, grid_rows, held_out_rows
+from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
@@ -184,9 +184,9 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
     absent = [name for name in target.names if name not in known]
     if absent:
         raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
-    rows = grid_rows(styles, objects, config.seeds, target, world=config.load_world())
-    uncounted = config.load_world().uncounted_styles
-    if all(row.role == "target" or row.style in uncounted for row in rows):
+    world = config.load_world()
+    rows = grid_rows(styles, objects, config.seeds, target, world=world)
+    if all(row.role == "target" or row.style in world.uncounted_styles for row in rows):
         raise ValueError(
             f"The suite {config.name!r} has no prompts without {', '.join(target.names)}, so it cannot tell what else "
             "is hurt; add other names."
@@ -196,7 +196,7 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         rows += held_out_rows(path, target, config.held_out_seeds)
     if config.attacks:
         rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
-    _check_rows(rows, config)
+    check_labels(rows, world, one_object=config.judge == "timm_pair")
     return rows
 
 
@@ -234,11 +234,10 @@ def build_report(
     holistic.withhold(wider, attacks, failed)
     for row in held_out:
         row["struck"] = " ".join(failed) or None
-    judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
+    decided = verdict.not_judged()
     if summary.is_judged:
+        judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
         decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
-    else:
-        decided = verdict.not_judged()
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": asdict(config) | {"hash": suite_hash(config)},
@@ -339,24 +338,6 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     return scored | {name: each for name, each in others.items() if name != "erased"}
 
 
-def _check_rows(rows: list[Row], config: SuiteConfig) -> None:
-    """Refuse prompts whose answer the judge does not know."""
-    world = config.load_world()
-    for row in rows:
-        if row.family == "two_object" and config.judge == "timm_pair":
-            raise ValueError(
-                f"The suite {config.name!r} has the two-object prompt {row.prompt!r}, but its judge names one object "
-                "per image: leave two_object out of the held-out prompts."
-            )
-        for kind, labels in (("style", [row.style]), ("object", row.object.split("+"))):
-            odd = [label for label in labels if label and label not in world.labels(kind)]
-            if odd:
-                raise ValueError(
-                    f"The suite {config.name!r} has the prompt {row.prompt!r} of the {kind} {odd[0]!r}, which is not "
-                    f"part of its world {world.name}: name other prompt files, or none."
-                )
-
-
 def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
     """Every cell full, and the same images in the same order for every model: a gap would shrink a denominator."""
     styles, objects = config.axes
@@ -414,7 +395,7 @@ def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str
 
 
 def _judge_card(scorers: Scorers) -> dict[str, Any]:
-    """What the judge says about itself; a module that is not the canvas judge may have nothing to say."""
+    """What the judge says about itself; a module of the caller's may have nothing to say."""
     return dict(vars(scorers.classifier.judge).get("card", {})) if scorers.classifier else {}
 
 
