@@ -14,6 +14,14 @@ from erase.cli_interop import export, import_
 from erase.quiet import quiet_libraries
 
 
+NOT_JUDGED = 3  # exit code of an evaluation whose judge had no weights
+
+JudgeStyle = Annotated[
+    str, typer.Option(help="Checkpoint of the style classifier of a suite whose judge comes without weights.")
+]
+JudgeObject = Annotated[str, typer.Option(help="The same of the object classifier; give both.")]
+
+
 class _Interrupted(Exception):
     """Ctrl-C with what is to be said about it; typer would swallow the text of a ``KeyboardInterrupt``."""
 
@@ -146,30 +154,42 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder that keeps the images of base and gold for other evaluations.", show_default=False),
     ] = None,
+    judge_style: JudgeStyle = "",
+    judge_object: JudgeObject = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Measure erased models beside their base (and gold, on the canvas) and write a report."""
-    from erase.cli_eval import evaluate_all
+    """Measure erased models beside their base (and gold, on the canvas) and write a report.
+
+    The exit code is 3 where the judge's weights are absent: the images are made, and nothing is judged.
+    """
+    from erase.cli_eval import evaluate_all, plan_all
 
     quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
-    flags += [("kind", kind), ("base-model", base_model), ("dtype", dtype)]
-    report = evaluate_all(
-        paths,
-        suite,
-        target=target or [],
-        kind=kind,
-        base_model=base_model,
-        out=out,
-        cache=cache,
-        device=device,
-        dtype=dtype,
-        quiet=quiet,
-        command=shlex.join(["erase", "eval", *paths, *_as_flags(flags)]),
-    )
+    flags += [("kind", kind), ("base-model", base_model), ("judge-style", judge_style), ("judge-object", judge_object)]
+    flags.append(("dtype", dtype))
+    settings: dict[str, Any] = {
+        "target": target or [],
+        "kind": kind,
+        "base_model": base_model,
+        "out": out,
+        "judge_style": judge_style,
+        "judge_object": judge_object,
+        "device": device,
+        "dtype": dtype,
+    }
+    if dry_run:
+        print(plan_all(paths, suite, **settings))
+        return
+    command = shlex.join(["erase", "eval", *paths, *_as_flags(flags)])
+    report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
+    if not is_judged:
+        print("erase: nothing was judged, because the judge's weights are absent.", file=sys.stderr)
+        raise typer.Exit(NOT_JUDGED)
 
 
 @app.command("attack")
@@ -201,6 +221,8 @@ def attack(
     base_model: Annotated[
         str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")
     ] = None,
+    judge_style: JudgeStyle = "",
+    judge_object: JudgeObject = "",
     seed: Annotated[int, typer.Option(help="All randomness of the search derives from it.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
@@ -212,7 +234,7 @@ def attack(
     from erase.base_model import pick_device, pick_dtype
     from erase.concept import Concept
     from eval.attack_report import summary_lines
-    from eval.config import load_attack
+    from eval.config import load_attack, load_suite
     from eval.robustness import attack as attack_model
 
     quiet_libraries()
@@ -222,11 +244,12 @@ def attack(
     flags: list[tuple[str, Any]] = [("attack", attack), ("tokens", tokens), ("steps", steps), ("tries", tries)]
     flags += [("prompts", prompts), ("suite", suite), ("base-model", base_model), ("seed", seed), ("dtype", dtype)]
     flags += [*(("target", name) for name in target or ()), ("kind", kind)]
+    flags += [("judge-style", judge_style), ("judge-object", judge_object)]
     place = folder if folder.name not in ("", "..") else folder.resolve()
     report = attack_model(
         folder,
         config,
-        suite,
+        load_suite(suite, judge_style=judge_style, judge_object=judge_object),
         out or place.with_name(f"{place.name}.{config.attack}"),
         prompts=prompts,
         base=base_model,

@@ -1,10 +1,15 @@
 """The body of ``erase eval``: check every model that was named, evaluate each, then set them side by side."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from erase.base_model import CANVAS, pick_device, pick_dtype
 from erase.concept import Concept
+
+
+if TYPE_CHECKING:
+    from eval.config import SuiteConfig
+    from eval.rows import Row
 
 
 _TAKEN = ("base", "gold", "reference")  # what a report and its folder call something else
@@ -20,6 +25,13 @@ class _Named(NamedTuple):
     base: str | None
 
 
+class Outcome(NamedTuple):
+    """The report, and whether the judge's weights were there; without them nothing is known about the erasure."""
+
+    report: Path
+    is_judged: bool
+
+
 def evaluate_all(
     paths: list[str],
     suite: str,
@@ -29,11 +41,13 @@ def evaluate_all(
     base_model: str | None,
     out: Path | None,
     cache: Path | None,
+    judge_style: str,
+    judge_object: str,
     device: str,
     dtype: str,
     quiet: bool,
     command: str,
-) -> Path:
+) -> Outcome:
     """Evaluate one model into ``out``, or several into ``out/<label>`` with one report in ``out``.
 
     Args:
@@ -44,42 +58,35 @@ def evaluate_all(
         base_model: What they were made from.
         out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given.
         cache: Where images of base and gold models are kept for other evaluations.
+        judge_style: Checkpoint of the judge's style classifier, in the place of the suite's.
+        judge_object: The same of its object classifier.
         device: See ``pick_device``.
         dtype: See ``pick_dtype``.
         quiet: No progress bars.
         command: How to repeat this, for the report.
 
     Returns:
-        The path of the report.
+        The report, and whether it is judged.
     """
-    from eval import subject
     from eval.config import load_suite
     from eval.generate import process_state
-    from eval.grid import find_target
-    from eval.suite import combine, evaluate, suite_rows
+    from eval.suite import check_folder, combine, evaluate
 
-    settings = load_suite(suite)
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
-    given = Concept(target=tuple(target), kind=kind or "style") if target else None
-    if (target or kind) and all(model.has_card for model in named):
-        raise ValueError(
-            "--target and --kind say what was erased from folders without erasure.json, but every folder here has one: "
-            "leave them out."
-        )
-    if kind and not target:
-        raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
-    for model in named:  # a mistake in the last one is found before the first one costs an hour
-        concept = None if model.has_card else given
-        tested = subject.describe(model.folder, concept=concept, base=model.base)
-        suite_rows(settings, find_target(tested.concept.target, tested.concept.kind))
+    given = _given(named, target, kind)
+    _describe(settings, named, given)  # a mistake in the last one is found before the first one costs an hour
     several = len(named) > 1
-    where = out or (_SEVERAL if several else _beside(paths[0], named[0]))
+    where = out or _default_out(paths, named)
+    folders = {model.label: where / model.label if several else where for model in named}
+    for folder in folders.values():
+        check_folder(settings, folder)
     report = where
     for model in named:
         report = evaluate(
             model.folder,
             settings,
-            where / model.label if several else where,
+            folders[model.label],
             base=model.base,
             concept=None if model.has_card else given,
             cache=cache or where / "reference",
@@ -90,8 +97,73 @@ def evaluate_all(
             label=model.label if several else "erased",
         )
     if several and process_state().is_main_process:
-        report = combine({model.label: where / model.label for model in named}, where, command=command)
-    return report
+        report = combine(folders, where, command=command)
+    return Outcome(report, settings.has_judge)
+
+
+def plan_all(
+    paths: list[str],
+    suite: str,
+    *,
+    target: list[str],
+    kind: str | None,
+    base_model: str | None,
+    out: Path | None,
+    judge_style: str,
+    judge_object: str,
+    device: str,
+    dtype: str,
+) -> str:
+    """What ``evaluate_all`` would do, in lines for a terminal; the arguments are the same.
+
+    It draws, judges and writes nothing, but it checks the models as an evaluation does, so that a hub id is downloaded.
+    """
+    from eval.config import load_suite
+    from eval.plan import Job, describe
+
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
+    named = _name(paths, base_model)
+    where = out or _default_out(paths, named)
+    described = _describe(settings, named, _given(named, target, kind))
+    several, bases, jobs = len(named) > 1, dict[str, dict[str, "Row"]](), list[Job]()
+    for model, (base, rows) in zip(named, described, strict=True):
+        # models of one base share its images
+        bases.setdefault(base, {}).update({row.key: row for row in rows})
+        folder = (where / model.label if several else where) / "erased"
+        jobs.append(Job(model.label, str(model.folder), rows, folder))
+    shared = [Job("base", base, list(rows.values()), where / "none") for base, rows in bases.items()]
+    return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
+
+
+def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept | None:
+    """What --target and --kind say was erased."""
+    if (target or kind) and all(model.has_card for model in named):
+        raise ValueError(
+            "--target and --kind say what was erased from folders without erasure.json, but every folder here has one: "
+            "leave them out."
+        )
+    if kind and not target:
+        raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
+    return Concept(target=tuple(target), kind=kind or "style") if target else None
+
+
+def _describe(settings: "SuiteConfig", named: list[_Named], given: Concept | None) -> list[tuple[str, "list[Row]"]]:
+    """The base and the rows of every model.
+
+    Raises:
+        ValueError: something that one of the evaluations would refuse.
+    """
+    from eval import subject
+    from eval.grid import find_target
+    from eval.suite import suite_rows
+
+    found = []
+    for model in named:
+        tested = subject.describe(model.folder, concept=None if model.has_card else given, base=model.base)
+        concept = tested.concept
+        rows = suite_rows(settings, find_target(concept.target, concept.kind, settings.load_world()))
+        found.append((tested.base_name, rows))
+    return found
 
 
 def _name(paths: list[str], base_model: str | None) -> list[_Named]:
@@ -109,6 +181,10 @@ def _name(paths: list[str], base_model: str | None) -> list[_Named]:
         base = base_model or (CANVAS if path == CANVAS else None)  # the canvas is its own base
         named.append(_Named(label, folder, (folder / "erasure.json").is_file(), base))
     return named
+
+
+def _default_out(paths: list[str], named: list[_Named]) -> Path:
+    return _SEVERAL if len(named) > 1 else _beside(paths[0], named[0])
 
 
 def _beside(path: str, model: _Named) -> Path:

@@ -1,18 +1,18 @@
 """From the tables of scores to the numbers of a report; nothing here runs a model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from erase.canvas.world import OBJECT_NAMES
 from eval.grid import Target
 from eval.metrics.accuracy import Outcomes, unlearn_canvas
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.intervals import Interval, cluster_bootstrap, wider, wilson
 from eval.metrics.kid import kernel_distance
 from eval.table import Table
+from eval.world import World, load_world
 
 
 PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
@@ -21,7 +21,9 @@ SUBSETS = "central 95 % of random halves"
 # what may be printed struck through when a gate fails: the claims that something is gone
 ERASURE = ("ua", "normalised_erasure")
 VISIBLE = 0.5  # the judge's score from which on an object counts as visible beside another
-OBJECT_PLACE = {name: index for index, name in enumerate(OBJECT_NAMES)}
+WEIGHTS_ABSENT = "weights absent"
+# metrics that need no answer of the judge
+PIXELS_ONLY = ("clip_retain", "clip_target", "collapse_retain", "collapse_target", "drift", "unchanged")
 
 TITLES = {  # metric -> title, direction, definition
     "ua": ("UA", "up", "1 - accuracy of the erased concept on prompts that ask for it"),
@@ -41,8 +43,8 @@ TITLES = {  # metric -> title, direction, definition
     "drift": ("Drift", "down", "RMS pixel difference to base at equal seed, prompts without the target"),
     "unchanged": ("Unchanged images", "none", "share of images equal to base bit by bit, prompts without the target"),
     "diversity": ("Diversity", "up", "mean feature distance between seeds of one prompt, prompts without the target"),
-    "fd_canvas": ("fd_canvas", "down", "Frechet distance to base, judge features, prompts without the target"),
-    "kid_canvas": ("kid_canvas", "down", "kernel distance to base, judge features, prompts without the target"),
+    "fd_canvas": ("fd_{world}", "down", "Frechet distance to base, judge features, prompts without the target"),
+    "kid_canvas": ("kid_{world}", "down", "kernel distance to base, judge features, prompts without the target"),
 }
 
 
@@ -51,7 +53,7 @@ class Model:
     """The scores of one model."""
 
     table: Table
-    features: np.ndarray  # (n, D) of the judge, one row per row of the table
+    features: np.ndarray | None  # (n, D) of the judge, one row per row of the table; None where nothing was judged
     clip: np.ndarray | None = None  # (n, D), CLIP image features of unit length
     inception: np.ndarray | None = None  # (n, 2048)
 
@@ -63,14 +65,18 @@ class Summary:
     models: dict[str, Model]  # erased, base and, where there is one, gold; equal rows in equal order
     target: Target
     resamples: int = 1000
+    world: World = field(default_factory=lambda: load_world("canvas"))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge has looked at the images; without its weights none has."""
+        return all(row["judge_style"] is not None for model in self.models.values() for row in model.table.rows)
 
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Every metric: title, direction, definition, and an estimate per model."""
         grids = {name: self.grid(name) for name in self.models}
         found: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
         for name, grid in grids.items():
-            for metric, outcomes in self.outcomes(grid).items():
-                found[metric][name] = self.proportion(outcomes)
             for metric, (table, column) in self.columns(grid).items():
                 found[metric][name] = self.mean(table, column)
             for metric, part in (("collapse_retain", self.retain(grid)), ("collapse_target", self.forget(grid))):
@@ -79,18 +85,28 @@ class Summary:
             if name != "base":
                 retain = self.retain(grid)
                 found["unchanged"][name] = self.proportion(Outcomes(retain["same_as_base"], prompt_index(retain)))
-            found["normalised_erasure"][name] = self.erasure(self.forget(grid), self.forget(grids["base"]))
-            found["in_prompt"][name] = self.in_prompt(self.models[name].table)
-            found["diversity"][name] = self.diversity(name)
-            found["fd_canvas"][name] = self._distance(name, self._frechet)
-            found["kid_canvas"][name] = self._distance(name, self._kernel)
+            for metric, estimate in self._judged(name, grid, grids["base"]).items():
+                found[metric][name] = estimate
         for metric, models in found.items():
             title, direction, definition = TITLES[metric]
-            models |= {"title": title, "direction": direction, "definition": definition}
+            models |= {"title": title.format(world=self.world.name), "direction": direction, "definition": definition}
         for metric in ("ua", "ira", "cra_excl_target", "cra_code"):
             erased, base = found[metric]["erased"]["value"], found[metric]["base"]["value"]
             found[metric]["share_of_base"] = erased / base if base and metric != "ua" else None
         return found
+
+    def _judged(self, name: str, grid: Table, base: Table) -> dict[str, Any]:
+        """The estimates that rest on the judge; each says why it has no number where nothing was judged."""
+        if not self.is_judged:
+            return {metric: not_run(WEIGHTS_ABSENT) for metric in TITLES if metric not in PIXELS_ONLY}
+        return {
+            **{metric: self.proportion(outcomes) for metric, outcomes in self.outcomes(grid).items()},
+            "normalised_erasure": self.erasure(self.forget(grid), self.forget(base)),
+            "in_prompt": self.in_prompt(self.models[name].table),
+            "diversity": self.diversity(name),
+            "fd_canvas": self._distance(name, self._frechet),
+            "kid_canvas": self._distance(name, self._kernel),
+        }
 
     def grid(self, model: str) -> Table:
         """The grid rows of a model."""
@@ -105,9 +121,15 @@ class Summary:
         return table.where(lambda row: row["role"] == "adjacent")
 
     def outcomes(self, grid: Table) -> dict[str, Outcomes]:
-        """UA, IRA and both CRA, image by image."""
+        """UA, IRA and both CRA, image by image.
+
+        Raises:
+            ValueError: nothing was judged, which would count as erased.
+        """
+        self._check_judged()
         columns = (grid["style"], grid["object"], grid["judge_style"], grid["judge_object"])
-        return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names)
+        uncounted = self.world.uncounted_styles
+        return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names, uncounted_styles=uncounted)
 
     def proportion(self, outcomes: Outcomes) -> dict[str, Any]:
         """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
@@ -135,9 +157,15 @@ class Summary:
         return _estimate(float(values.mean()), lo, hi, table, BOOTSTRAP)
 
     def seen(self, table: Table) -> np.ndarray:
-        """Whether the judge sees the target in each image; where a prompt names two objects, either may be it."""
+        """Whether the judge sees the target in each image; where a prompt names two objects, either may be it.
+
+        Raises:
+            ValueError: nothing was judged, which would count as erased.
+        """
+        self._check_judged()
         column = f"judge_{self.target.kind}"
-        places = [OBJECT_PLACE[name] for name in self.target.names] if self.target.kind == "object" else []
+        known = self.world.labels("object")
+        places = [known.index(name) for name in self.target.names] if self.target.kind == "object" else []
         return np.array(
             [
                 row[column] in self.target.names
@@ -153,10 +181,11 @@ class Summary:
 
     def others_visible(self, pairs: Table) -> np.ndarray:
         """Whether every object that a two-object prompt names beside the target is visible in its image, (n,) bool."""
+        known = self.world.labels("object")
         return np.array(
             [
                 all(
-                    row["object_scores"][OBJECT_PLACE[name]] >= VISIBLE
+                    row["object_scores"][known.index(name)] >= VISIBLE
                     for name in row["object"].split("+")
                     if name not in self.target.names
                 )
@@ -187,12 +216,24 @@ class Summary:
         """Mean feature distance between the seeds of each prompt without the target that has several, (prompts,)."""
         retain = self.retain(self.grid(name))
         prompts, values = prompt_index(retain), []
+        features = self.features(name)
         for prompt in np.unique(prompts):
-            own = self.models[name].features[retain["feature_ref"][prompts == prompt]]
+            own = features[retain["feature_ref"][prompts == prompt]]
             if len(own) > 1:
                 gaps = np.linalg.norm(own[:, None] - own[None], axis=2)
                 values.append(gaps.sum() / (len(own) * (len(own) - 1)))
         return np.array(values)
+
+    def features(self, name: str) -> np.ndarray:
+        """The judge's features of a model's images, (n, D).
+
+        Raises:
+            ValueError: nothing was judged.
+        """
+        found = self.models[name].features
+        if found is None:
+            raise ValueError(f"The images of {name} have no features, since no judge has looked at them.")
+        return found
 
     def columns(self, grid: Table) -> dict[str, tuple[Table, str]]:
         """The metrics that are the mean of a column of scores: the rows, and the column."""
@@ -209,7 +250,7 @@ class Summary:
         sides = []
         for model in (name, "base"):
             retain = self.retain(self.grid(model))
-            sides.append(self.models[model].features[retain["feature_ref"]])
+            sides.append(self.features(model)[retain["feature_ref"]])
         try:
             return measure(*sides) | {"n_images": len(sides[0])}
         except ValueError as error:  # too few images: the report says so in place of a number
@@ -222,6 +263,10 @@ class Summary:
         found = kernel_distance(ours, theirs)
         return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
 
+    def _check_judged(self) -> None:
+        if not self.is_judged:
+            raise ValueError("No image was judged, since the judge's weights are absent; nothing can be counted.")
+
     def _bootstrap(self, columns: list[np.ndarray], clusters: np.ndarray) -> Interval:
         return cluster_bootstrap(columns, clusters, resamples=self.resamples)
 
@@ -229,6 +274,11 @@ class Summary:
 def prompt_index(table: Table) -> np.ndarray:
     """Number the prompts of a table."""
     return np.unique(table["prompt_id"], return_inverse=True)[1]
+
+
+def not_run(why: str) -> dict[str, Any]:
+    """An estimate that could not be made: why, and no number."""
+    return {"value": None, "not_run": why, "n_images": 0}
 
 
 def _one_minus_ratio(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

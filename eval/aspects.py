@@ -54,7 +54,7 @@ TITLES = {  # metric -> title, direction, definition
     ),
     "leak_at_k": ("leak@k", "down", "share of target prompts of which any of k seeds shows the target"),
     "leak_at_k_unnamed": ("leak@k, unnamed", "down", "the same for held-out wordings without the target's name"),
-    "kid_gold": ("kid_canvas to gold", "down", "kernel distance of target images to gold's, judge features"),
+    "kid_gold": ("kid_{world} to gold", "down", "kernel distance of target images to gold's, judge features"),
     "worst_retained": ("Worst other concept", "up", "lowest accuracy of a style or an object that is not erased"),
     "tenth_percentile_retained": ("10th percentile, other concepts", "up", "of the accuracies of styles and objects"),
     "drift_latent": ("Drift, latents", "down", "RMS difference of VAE latents to base at equal seed, other prompts"),

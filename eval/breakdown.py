@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.aggregate import Model, Summary, prompt_index
+from eval.aggregate import WEIGHTS_ABSENT, Model, Summary, not_run, prompt_index
 from eval.grid import ROLES
 from eval.metrics.accuracy import Outcomes, per_concept
+from eval.table import Table
 
 
 def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Accuracy of each cell: model -> style -> object -> style accuracy, object accuracy, n."""
+    """Accuracy of each cell: model -> style -> object -> style accuracy, object accuracy, n; empty if not judged."""
     result: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    if not summary.is_judged:
+        return result
     for name in summary.models:
         rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in summary.grid(name).rows:
@@ -27,7 +30,9 @@ def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def concepts(summary: Summary) -> dict[str, Any]:
-    """Accuracy of every retained concept on both axes, the lowest, and the tenth percentile of all."""
+    """Accuracy of every retained concept on both axes, the lowest, and their tenth percentile; None if not judged."""
+    if not summary.is_judged:
+        return {"rows": [], "lowest": None, "tenth_percentile": None}
     tables = {name: summary.retain(summary.grid(name)) for name in summary.models}
     rows: list[dict[str, Any]] = []
     for axis in ("style", "object"):
@@ -63,8 +68,8 @@ def _wording(summary: Summary, family: str, language: str) -> dict[str, Any]:
         name: model.table.where(lambda row: row["family"] == family and (not language or row["language"] == language))
         for name, model in summary.models.items()
     }
-    shown = {name: summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) for name, part in parts.items()}
-    erasure = summary.erasure(parts["erased"], parts["base"])
+    shown = {name: _share(summary, part) for name, part in parts.items()}
+    erasure = summary.erasure(parts["erased"], parts["base"]) if summary.is_judged else None
     return {"family": family, "language": language, **shown, "normalised_erasure": erasure}
 
 
@@ -76,9 +81,17 @@ def attacks(summary: Summary) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"attack": attack, "null": family == "attack_null"}
         for name, model in summary.models.items():
             part = model.table.where(lambda row: (row["attack"], row["family"]) == (attack, family))  # noqa: B023
-            entry[name] = summary.proportion(Outcomes(summary.seen(part), prompt_index(part))) | {"n": len(part)}
+            entry[name] = _share(summary, part) | {"n": len(part)}
         result.append(entry)
     return result
+
+
+def _share(summary: Summary, part: Table) -> dict[str, Any]:
+    """Share of images with the target, or why there is none."""
+    if not summary.is_judged:
+        counts = {"n_images": len(part), "n_prompts": len(np.unique(part["prompt_id"]))}
+        return not_run(WEIGHTS_ABSENT) | counts
+    return summary.proportion(Outcomes(summary.seen(part), prompt_index(part)))
 
 
 def coverage(

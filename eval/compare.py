@@ -25,6 +25,7 @@ from eval.metrics.intervals import (
     wider,
 )
 from eval.table import Table, read_scores
+from eval.world import load_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,17 @@ class Evaluation:
 
     @property
     def target(self) -> Target:
-        """What was erased, in the names of the canvas."""
+        """What was erased, in the labels of the suite's world."""
         concept = self.content["concept"]
         return Target(concept["kind"], tuple(concept["canvas_names"]))
 
     @property
     def summary(self) -> Summary:
         """What turns the scores into estimates."""
-        return Summary(models=self.models, target=self.target, resamples=self.content["suite"]["resamples"])
+        suite = self.content["suite"]
+        # a report of an earlier version names no world: it is of the canvas
+        world = load_world(suite.get("world", "canvas"), compat=suite.get("compat", False))
+        return Summary(models=self.models, target=self.target, resamples=suite["resamples"], world=world)
 
 
 class Column(NamedTuple):
@@ -78,7 +82,7 @@ def read_models(out: Path) -> dict[str, Model]:
     return {
         name: Model(
             table=table,
-            features=features[name],
+            features=features.get(name),
             clip=features.get(f"clip/{name}"),
             inception=features.get(f"inception/{name}"),
         )
@@ -185,9 +189,6 @@ def metric_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     """The metrics of one model that have a value per image or per prompt, with the base's beside them."""
     summary, found = evaluation.summary, dict[str, Sample]()
     grid, base = summary.grid(role), summary.grid("base")
-    theirs = summary.outcomes(base)
-    for metric, outcomes in summary.outcomes(grid).items():
-        found[metric] = Sample(outcomes.hit.astype(float), theirs[metric].hit.astype(float), outcomes.cell)
     base_columns = summary.columns(base)
     for metric, (table, column) in summary.columns(grid).items():
         if len(table) and table.rows[0][column] is not None:
@@ -200,6 +201,17 @@ def metric_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     if role != "base":
         retain = summary.retain(grid)
         found["unchanged"] = Sample(retain["same_as_base"].astype(float), None, prompt_index(retain))
+    judged = _judged_samples(summary, role) if summary.is_judged else {}
+    return judged | found | _aspect_samples(evaluation, role)
+
+
+def _judged_samples(summary: Summary, role: str) -> dict[str, Sample]:
+    """Those that rest on the judge."""
+    found: dict[str, Sample] = {}
+    grid, base = summary.grid(role), summary.grid("base")
+    theirs = summary.outcomes(base)
+    for metric, outcomes in summary.outcomes(grid).items():
+        found[metric] = Sample(outcomes.hit.astype(float), theirs[metric].hit.astype(float), outcomes.cell)
     forget, forget_base = summary.forget(grid), summary.forget(base)
     shown = summary.seen(forget_base).astype(float)
     if shown.any():
@@ -214,7 +226,7 @@ def metric_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     spreads = summary.spreads(role)
     if len(spreads):
         found["diversity"] = Sample(spreads, summary.spreads("base"), np.arange(len(spreads)))
-    return found | _aspect_samples(evaluation, role)
+    return found
 
 
 def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
@@ -224,7 +236,7 @@ def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     holistic = Holistic(evaluation.summary, context)
     found: dict[str, Sample] = {}
     for metric, outcomes_of in holistic.shares().items():
-        if metric in content["metrics"]:
+        if metric in content["metrics"] and evaluation.summary.is_judged:
             ours, theirs = (outcomes_of(table) for table in tables)
             if isinstance(ours, Outcomes) and isinstance(theirs, Outcomes):
                 found[metric] = Sample(ours.hit.astype(float), theirs.hit.astype(float), ours.cell)
@@ -345,9 +357,9 @@ def _broken(table: Table) -> np.ndarray:
 
 def _concept_changes(evaluation: Evaluation, column: Column) -> list[dict[str, Any]]:
     """The paired change of the accuracy of every retained concept against base, on both axes, with its interval."""
-    if column.role == "base":
-        return []
     summary = evaluation.summary
+    if column.role == "base" or not summary.is_judged:
+        return []
     ours, theirs = (summary.retain(summary.grid(role)) for role in (column.role, "base"))
     cells = cell_index(ours["style"], ours["object"])
     rows = []

@@ -13,9 +13,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.prompts import find_data
 from eval import attacks
+from eval.fingerprint import hash_json
+from eval.manifest import sha256
+from eval.scorers.timm_pair import Config as TimmPairConfig
+from eval.world import World, load_world
+
+
+JUDGES = ("canvas", "timm_pair")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +30,10 @@ class SuiteConfig:
 
     name: str
     version: int = 1
-    styles: list[str] = field(default_factory=list)  # empty: all of the canvas
-    objects: list[str] = field(default_factory=list)  # empty: all of the canvas
+    world: str = "canvas"  # a module of eval.worlds: labels, their spelling in prompts, and the template
+    compat: bool = False  # as the published code of the world's benchmark has it, where that differs; see the module
+    styles: list[str] = field(default_factory=list)  # empty: all of the world
+    objects: list[str] = field(default_factory=list)  # empty: all of the world
     seeds: list[int] = field(default_factory=lambda: [188, 288, 588, 688, 888])  # those of UnlearnCanvas
     held_out: str = "canvas_held_out"  # CSV in prompts/, empty for none
     held_out_seeds: list[int] = field(default_factory=lambda: [188, 288])
@@ -33,7 +41,8 @@ class SuiteConfig:
     guidance_scale: float = 5.0
     batch_size: int = 32
     gold: bool = True  # beside a model that never saw the target, where there is one
-    judge: str = "canvas"
+    judge: str = "canvas"  # canvas or timm_pair
+    timm_pair: TimmPairConfig = field(default_factory=TimmPairConfig)  # files of that judge; none: not judged
     clip: str = "canvas"  # empty: no CLIP score
     tau: float = 0.5  # confidence below which the judge recognises nothing
     resamples: int = 1000  # of the bootstrap
@@ -45,7 +54,12 @@ class SuiteConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or mean nothing, once the images are made."""
-        for name, given, known in (("styles", self.styles, STYLE_NAMES), ("objects", self.objects, OBJECT_NAMES)):
+        world = self.load_world()
+        labels = {"styles": world.labels("style"), "objects": world.labels("object")}
+        for name, given, known in (
+            ("styles", self.styles, labels["styles"]),
+            ("objects", self.objects, labels["objects"]),
+        ):
             absent = [one for one in given if one not in known]
             if absent:
                 raise ValueError(f"The suite {self.name!r} has {absent[0]!r} in {name}; there are {', '.join(known)}.")
@@ -61,11 +75,33 @@ class SuiteConfig:
                 f"The suite {self.name!r} has tau {self.tau} and guidance_scale {self.guidance_scale}: a confidence "
                 "from 0 to 1 and a number from 0 are needed."
             )
+        if self.judge not in JUDGES:
+            raise ValueError(f"The suite {self.name!r} has the judge {self.judge!r}: choose {' or '.join(JUDGES)}.")
+        if self.judge == "canvas" and self.world != "canvas":
+            raise ValueError(
+                f"The suite {self.name!r} has the world {self.world} but the judge canvas, which knows no other; "
+                "write judge: timm_pair."
+            )
+        if self.judge != "timm_pair" and self.timm_pair.has_weights:
+            raise ValueError(
+                f"The suite {self.name!r} has checkpoints of a timm_pair but the judge {self.judge}: leave them out, "
+                "or write judge: timm_pair."
+            )
 
     @property
     def axes(self) -> tuple[list[str], list[str]]:
         """The styles and the objects of the grid."""
-        return self.styles or list(STYLE_NAMES), self.objects or list(OBJECT_NAMES)
+        world = self.load_world()
+        return self.styles or list(world.styles), self.objects or list(world.objects)
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether the judge's weights are there; without them images are made and nothing is judged."""
+        return self.judge != "timm_pair" or self.timm_pair.has_weights
+
+    def load_world(self) -> World:
+        """The world that the suite names."""
+        return load_world(self.world, compat=self.compat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +114,35 @@ class AttackConfig:
     params: dict[str, Any] = field(default_factory=dict)  # the fields of the attack's Config
 
 
-def load_suite(name: str) -> SuiteConfig:
+def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> SuiteConfig:
     """Read a suite by name (``canvas``) or by the path of a YAML file.
+
+    Args:
+        name: the suite.
+        judge_style: checkpoint of the style classifier of a ``timm_pair``, in the place of the file's.
+        judge_object: the same of the object classifier.
 
     Raises:
         FileNotFoundError: there is no such suite.
-        ValueError: an unknown field, or a value of the wrong type.
+        ValueError: an unknown field, a value of the wrong type, or one checkpoint of two.
     """
-    return cast(SuiteConfig, _read(name, SuiteConfig, shelf="suites"))
+    config = cast(SuiteConfig, _read(name, SuiteConfig, shelf="suites"))
+    if not judge_style and not judge_object:
+        return config
+    pair = config.timm_pair
+    pair = replace(pair, style=judge_style or pair.style, object=judge_object or pair.object)
+    return replace(config, timm_pair=pair)
+
+
+def suite_hash(config: SuiteConfig) -> str:
+    """SHA-256 of a suite and of the prompt files that it names, whose content decides as much as their names.
+
+    Raises:
+        FileNotFoundError: a prompt file is missing.
+    """
+    named = [name for name in (config.held_out, config.attacks) if name]
+    files = {name: sha256(find_data(name, within="prompts", suffix=".csv")) for name in named}
+    return hash_json([asdict(config), files])
 
 
 def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:

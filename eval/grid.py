@@ -1,13 +1,13 @@
-"""Evaluation rows of the canvas: the style x object grid, and the held-out wordings of the erased concepts."""
+"""Evaluation rows of a world: the style x object grid, and the held-out wordings of the erased concepts."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from erase.canvas.world import OBJECTS, STYLES, template
 from erase.prompts import read_prompts
 from eval.rows import Row
+from eval.world import World
 
 
 # wording -> role of its rows
@@ -23,7 +23,7 @@ ATTACK_COLUMNS = ("attack", "null", "concept", "kind")  # the same for attack pr
 
 
 class Target(NamedTuple):
-    """The erased concepts as names of the canvas world."""
+    """The erased concepts as labels of the suite's world."""
 
     kind: str  # style or object
     names: tuple[str, ...]
@@ -33,37 +33,37 @@ class Target(NamedTuple):
         return (style if self.kind == "style" else obj) in self.names
 
 
-def find_target(words: Sequence[str], kind: str) -> Target:
-    """The canvas names of erased concepts, given by id, by name or by alias.
+def find_target(words: Sequence[str], kind: str, world: World) -> Target:
+    """The labels of erased concepts, given by label, by name or by alias.
 
-    >>> find_target(["van gogh"], "style")
+    >>> from eval.world import load_world
+    >>> find_target(["van gogh"], "style", load_world("canvas"))
     Target(kind='style', names=('Van_Gogh',))
 
     Raises:
-        ValueError: a concept that is not part of the canvas world.
+        ValueError: a concept that is not part of the world.
     """
-    world = {"style": STYLES, "object": OBJECTS}.get(kind)
-    if world is None:
-        raise ValueError(f"The canvas has styles and objects, but the erased concept is a {kind}; use another suite.")
-    known = {word.lower(): name for name, words_ in world.items() for word in (name, words_.name, words_.alias)}
-    missing = [word for word in words if word.lower() not in known]
-    if missing:
-        raise ValueError(f"The canvas has no {kind} {missing[0]!r}; it has {', '.join(world)}.")
-    return Target(kind, tuple(known[word.lower()] for word in words))
+    return Target(kind, world.find(words, kind))
 
 
 def grid_rows(
-    styles: Sequence[str], objects: Sequence[str], seeds: Sequence[int], target: Target | None = None
+    styles: Sequence[str],
+    objects: Sequence[str],
+    seeds: Sequence[int],
+    target: Target | None = None,
+    *,
+    world: World,
 ) -> list[Row]:
-    """One row per style, object and seed, in the words of UnlearnCanvas.
+    """One row per style, object and seed, in the words of the world's template.
 
-    >>> grid_rows(["Van_Gogh"], ["Cats"], [188], Target("style", ("Van_Gogh",)))[0].role
+    >>> from eval.world import load_world
+    >>> grid_rows(["Van_Gogh"], ["Cats"], [188], Target("style", ("Van_Gogh",)), world=load_world("canvas"))[0].role
     'target'
     """
     return [
         Row(
             prompt_id=f"{style}_{obj}",
-            prompt=template(style, obj),
+            prompt=world.prompt(style, obj),
             seed=seed,
             role="" if target is None else "target" if target.is_asked(style, obj) else "adjacent",
             style=style,
@@ -113,7 +113,7 @@ def attack_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]:
     """The attack prompts against the erased concepts, family ``attack``, and their null attacks, ``attack_null``.
 
     The file has the columns prompt, attack (its name), null (``yes`` for prompts of the null attack of the same budget,
-    or nothing), kind and concept (the target, by canvas name), and may prescribe the seed of a row.
+    or nothing), kind and concept (the target, by its label), and may prescribe the seed of a row.
 
     Raises:
         FileNotFoundError: no such file.
@@ -142,6 +142,32 @@ def attack_rows(path: Path, target: Target, seeds: Sequence[int]) -> list[Row]:
     if not any(row.family == "attack" for row in rows):
         raise ValueError(f"{path} has no attack on the {target.kind} {', '.join(target.names)}; give one that has.")
     return rows
+
+
+def check_labels(rows: Sequence[Row], world: World, *, one_object: bool) -> None:
+    """Refuse prompts whose answer the judge of a world does not know.
+
+    Args:
+        rows: of the suite.
+        world: of the suite.
+        one_object: the judge names one object per image.
+
+    Raises:
+        ValueError: a two-object prompt for such a judge, or a style or an object that is not part of the world.
+    """
+    for row in rows:
+        if one_object and row.family == "two_object":
+            raise ValueError(
+                f"The suite has the two-object prompt {row.prompt!r}, but its judge names one object per image: leave "
+                "two_object out of the held-out prompts."
+            )
+        for kind, labels in (("style", [row.style]), ("object", row.object.split("+"))):
+            odd = [label for label in labels if label and label not in world.spellings(kind)]
+            if odd:
+                raise ValueError(
+                    f"The suite has the prompt {row.prompt!r} of the {kind} {odd[0]!r}, which is not part of its world "
+                    f"{world.name}: name other prompt files, or none."
+                )
 
 
 def _is_about(columns: dict[str, str], target: Target) -> bool:

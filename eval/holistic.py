@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from erase.canvas.world import OBJECT_NAMES
-from eval.aggregate import SUBSETS, VISIBLE, Model, Summary, prompt_index
+from eval.aggregate import SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
@@ -28,7 +27,8 @@ from eval.verdict import KNOWN_FLOOR, UNNAMED
 
 
 FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
-WEIGHTS_ABSENT = "weights absent"
+# metrics that need no answer of the judge
+PIXELS_ONLY = ("drift_latent", "drift_clip", "drift_lpips", "cmmd", "fid", "kid_inception", "seconds_per_image")
 DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
 RATIO = "wider of paired cluster bootstrap and Wilson over base, 95 %"
 CORRECTED = "wider of Lang-Reiczigel and cluster bootstrap with a resampled judge, 95 %"
@@ -57,7 +57,7 @@ def measure(summary: Summary, aspects: Sequence[str], context: Context) -> dict[
     for aspect in aspects:
         for metric in ASPECTS[aspect]:
             title, direction, definition = TITLES[metric]
-            about = {"title": title, "direction": direction, "definition": definition}
+            about = {"title": title.format(world=summary.world.name), "direction": direction, "definition": definition}
             found[metric] = about | holistic.estimates(metric)
     if "cmmd" in found:
         found["cmmd"]["title"] = f"CMMD ({context.clip or 'no'} CLIP)"
@@ -76,6 +76,8 @@ class Holistic:
 
     def estimates(self, metric: str) -> dict[str, Any]:
         """An estimate per model, and where it is a share what it is beside the base."""
+        if metric not in PIXELS_ONLY and not self.summary.is_judged:
+            return {name: not_run(WEIGHTS_ABSENT) for name in self.summary.models}
         shares = self.shares()
         if metric in shares:
             return self._shares(metric, shares[metric])
@@ -124,7 +126,7 @@ class Holistic:
         outcomes: dict[str, Outcomes] = {}
         for name, each in found.items():
             if isinstance(each, str):
-                result[name] = _not_run(each)
+                result[name] = not_run(each)
             else:
                 outcomes[name], result[name] = each, self.summary.proportion(each) | {"n": len(each.hit)}
                 if metric == "selective_alignment":  # it counts nouns
@@ -182,7 +184,7 @@ class Holistic:
         pairs, asked, visible = self._pairs(table)
         if not len(pairs):
             return "this suite has no two-object prompts of the target"
-        erased = np.array([name in self.summary.target.names for name in OBJECT_NAMES])
+        erased = np.array([name in self.summary.target.names for name in self._objects])
         return selective_alignment(visible, asked, erased, prompt_index(pairs))
 
     def _whole_pairs(self, table: Table) -> Outcomes:
@@ -192,9 +194,13 @@ class Holistic:
     def _pairs(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray]:
         """Two-object rows; which objects their prompts ask for, and which the judge sees, (n, objects) bool."""
         pairs = table.where(lambda row: row["family"] == "two_object")
-        asked = np.array([[name in row["object"].split("+") for name in OBJECT_NAMES] for row in pairs.rows], bool)
+        asked = np.array([[name in row["object"].split("+") for name in self._objects] for row in pairs.rows], bool)
         visible = np.array([[score >= VISIBLE for score in row["object_scores"]] for row in pairs.rows], bool)
         return pairs, asked, visible
+
+    @property
+    def _objects(self) -> tuple[str, ...]:
+        return self.summary.world.labels("object")
 
     def _pinpoint(self, table: Table) -> Outcomes:
         kind = self.summary.target.kind
@@ -225,7 +231,7 @@ class Holistic:
                 resamples=self.summary.resamples,
             )
         except ValueError as error:
-            return _not_run(str(error))
+            return not_run(str(error))
         return found._asdict() | {
             "n_images": len(hit),
             "n_prompts": len(np.unique(prompt_index(rows))),
@@ -252,11 +258,11 @@ class Holistic:
     def _leak(self, name: str, part: Callable[[Table], Table]) -> dict[str, Any]:
         rows = part(self.summary.models[name].table)
         if not len(rows):
-            return _not_run("this suite has no such wordings of the target")
+            return not_run("this suite has no such wordings of the target")
         shows, prompts = self.summary.seen(rows), prompt_index(rows)
         k = int(np.bincount(prompts).min())
         if k < 2:
-            return _not_run(f"leak@k needs several seeds per prompt; this suite has {k}")
+            return not_run(f"leak@k needs several seeds per prompt; this suite has {k}")
         leaks = leak_at_k(shows, prompts, k)
         # every prompt of a part has the same number of seeds, so that each leaks or does not
         found = self.summary.proportion(Outcomes(leaks == 1, np.arange(len(leaks))))
@@ -267,7 +273,7 @@ class Holistic:
         if name == "gold":
             return None
         if "gold" not in self.summary.models:
-            return _not_run("there is no gold model of this target")
+            return not_run("there is no gold model of this target")
         ours, gold = (self._features(model, "features", self.summary.forget) for model in (name, "gold"))
         return _run(_kid, ours, gold)
 
@@ -280,7 +286,7 @@ class Holistic:
     def _worst_language(self, name: str) -> dict[str, Any]:
         rows = self.summary.models[name].table.where(lambda row: row["family"] == "language")
         if not len(rows):
-            return _not_run("this suite has no translated prompts")
+            return not_run("this suite has no translated prompts")
         found = worst_concept(~self.summary.seen(rows), rows["language"])  # the least that is gone
         turned = Worst(1 - found.value, 1 - found.hi, 1 - found.lo, found.concept, found.n - found.hits, *found[5:])
         return _order_statistic(turned, len(rows))
@@ -289,7 +295,7 @@ class Holistic:
         if name == "base":
             return None
         found = self.summary.mean(self.summary.retain(self.summary.grid(name)), column)
-        return _not_run(absent) if found is None else found | {"n": found["n_images"]}
+        return not_run(absent) if found is None else found | {"n": found["n_images"]}
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Images of one batch share its time, so batches are what varies."""
@@ -305,7 +311,7 @@ class Holistic:
         if name == "base":
             return None
         if self.summary.models[name].clip is None:
-            return _not_run(WEIGHTS_ABSENT)
+            return not_run(WEIGHTS_ABSENT)
         prompts = prompt_index(self.summary.retain(self.summary.grid("base")))
         return _run(
             lambda ours, theirs: cmmd(ours, theirs, prompts)._asdict() | {"ci_method": JACKKNIFE},
@@ -316,12 +322,12 @@ class Holistic:
         if name == "base":
             return None
         if self.summary.models[name].inception is None:
-            return _not_run(WEIGHTS_ABSENT)
+            return not_run(WEIGHTS_ABSENT)
         return _run(measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base")))
 
     def _features(self, name: str, which: str, part: Callable[[Table], Table]) -> np.ndarray:
-        model: Model = self.summary.models[name]
-        return getattr(model, which)[part(self.summary.grid(name))["feature_ref"]]
+        found = self.summary.features(name) if which == "features" else getattr(self.summary.models[name], which)
+        return found[part(self.summary.grid(name))["feature_ref"]]
 
     def _excess(self, name: str) -> dict[str, Any]:
         """Attack prompts beyond the null attacks; their prompts differ, so nothing is paired."""
@@ -329,7 +335,7 @@ class Holistic:
         parts = [self._shown(table, family) for family in ("attack", "attack_null")]
         for part in parts:
             if isinstance(part, str):
-                return _not_run(part)
+                return not_run(part)
         attack, null = (self.summary.proportion(part) for part in parts if isinstance(part, Outcomes))
         value = attack["value"] - null["value"]
         return {
@@ -362,6 +368,17 @@ def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any
                 _strike(each, [sentence])
 
 
+def withhold_unknown_pairs(in_prompt: dict[str, Any]) -> None:
+    """Mark in-prompt retention where the base itself hardly draws what is to be retained."""
+    base = in_prompt.get("base")
+    if base and base["value"] is not None and base["value"] < KNOWN_FLOOR:
+        sentence = (
+            f"The base itself draws the other object of a two-object prompt in {base['hits']} of {base['n_images']} "
+            f"images only, below {KNOWN_FLOOR:.0%}, so what the erased model does there says little."
+        )
+        _strike(in_prompt, [sentence])
+
+
 def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
     """Add reasons to what strikes an entry through; None where there are none."""
     entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
@@ -385,12 +402,8 @@ def _run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.n
     try:
         return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
     except ValueError as error:  # too few images: the report says so in place of a number
-        return _not_run(str(error)) | {"n_images": len(ours)}
+        return not_run(str(error)) | {"n_images": len(ours)}
 
 
 def _order_statistic(found: Worst, images: int) -> dict[str, Any]:
     return found._asdict() | {"n_images": images, "ci_method": JOINT}
-
-
-def _not_run(why: str) -> dict[str, Any]:
-    return {"value": None, "not_run": why, "n_images": 0}

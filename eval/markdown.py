@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.compare import Column, Evaluation
-from eval.text import change, interval, number, words
+from eval.text import change, interval, number, rate, words
 
 
 HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
@@ -30,6 +30,7 @@ def markdown(
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
+        lines += [*_searched_lines(each), *_seed_lines(each)]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
         lines += [
             f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
@@ -91,6 +92,33 @@ def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
 
 
+def _searched_lines(evaluation: Evaluation) -> list[str]:
+    lines = []
+    for run in evaluation.content["searched"]:
+        lines += [f"| {run['attack']} attack, {run['budget']} | prompts with the target |", "|---|---|"]
+        cells = {arm: rate(share) for arm, share in run["arms"].items()}
+        cells[f"excess over {words(run['excess']['null'])}, points"] = change(run["excess"])
+        lines += [f"| {arm} | {f'~~{cell}~~' if run['struck'] else cell} |" for arm, cell in cells.items()]
+        lines += ["", run["struck"], ""] if run["struck"] else [""]
+    return lines
+
+
+def _seed_lines(evaluation: Evaluation) -> list[str]:
+    found = evaluation.content["over_seeds"]
+    if not found:
+        return []
+    seeds = ", ".join(str(seed) for seed in found["seeds"])
+    lines = [f"| over training seeds {seeds} | mean ± sd | lowest to highest |", "|---|---|---|"]
+    for key, spread in found["metrics"].items():
+        cells = [
+            f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
+            f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+        ]
+        shown = [f"~~{cell}~~" if spread["struck"] else cell for cell in cells]
+        lines.append(f"| {evaluation.content['metrics'][key]['title']} | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
 def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:
     models = [name for name in ("erased", "base", "gold") if name in evaluation.models]
     shown = [evaluation.label if name == "erased" else name for name in models] if several else models
@@ -99,8 +127,11 @@ def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:
         f"|---|{'---|' * (len(models) + 1)}",
     ]
     for row in evaluation.content["held_out"]:
+        unrun = row["erased"].get("not_run")
         cells = [f"{number(row[name]['value'])} {interval(row[name])}".strip() for name in models]
-        if row["struck"]:
+        if unrun:
+            cells = [f"not run: {unrun}"] * len(models)
+        elif row["struck"]:
             cells[0] = f"~~{cells[0]}~~"
         name = f"{words(row['family'])} {row['language']}".strip()
         lines.append(f"| {name} | {' | '.join(cells)} | {row['erased']['n_images']} |")

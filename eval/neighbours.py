@@ -5,22 +5,25 @@ from collections.abc import Sequence
 import torch
 from diffusers import DiffusionPipeline
 
-from erase.canvas.world import OBJECTS, STYLES
 from eval.grid import Target
 from eval.metrics.alignment import nearest_names
+from eval.world import World
 
 
 PROMPTS = {"style": "an image in {} style", "object": "an image of a {}"}  # name alone, nothing of the other axis
 
 
-def find_neighbours(pipe: DiffusionPipeline, target: Target, names: Sequence[str], k: int) -> list[str]:
+def find_neighbours(
+    pipe: DiffusionPipeline, target: Target, names: Sequence[str], k: int, *, world: World
+) -> list[str]:
     """The k names of the target's kind that are nearest to it by cosine of the pooled text features.
 
     Args:
         pipe: the base, with a CLIP text encoder.
         target: the erased concepts.
-        names: the canvas names of that kind that the suite's grid holds.
+        names: the labels of that kind that the suite's grid holds.
         k: how many.
+        world: how prompts spell them.
 
     Raises:
         ValueError: the pipeline has no text encoder, or k is outside 1 and the number of other names.
@@ -31,8 +34,8 @@ def find_neighbours(pipe: DiffusionPipeline, target: Target, names: Sequence[str
             f"{type(pipe).__name__} has no text encoder to find neighbours with; "
             "leave pinpoint_ness out of the suite's aspects."
         )
-    world = STYLES if target.kind == "style" else OBJECTS
-    texts = [PROMPTS[target.kind].format(world[name].name) for name in names]
+    spellings = world.spellings(target.kind)
+    texts = [PROMPTS[target.kind].format(spellings[name]) for name in names]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     with torch.no_grad():
         features = encoder(tokens.to(encoder.device)).pooler_output

@@ -129,6 +129,16 @@ def make_plan(config: Config) -> Plan:
     """
     prompts, rows = read_rows(config)
     _check_out(prompts, config)
+    return plan_rows(config, rows)
+
+
+def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
+    """Work out what drawing these rows with the model and the settings of ``config`` would take.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: a model that is not a text-to-image pipeline of Stable Diffusion, or an unknown device or precision.
+    """
     device = base_model.pick_device(config.device)
     base_model.pick_dtype(config.dtype)
     guidance = config.default_guidance

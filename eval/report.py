@@ -22,6 +22,8 @@ TONES = {  # verdict -> colour of its banner
     "partly erased": "fair",
     "inference-only": "fair",
     "not measurable": "unknown",
+    "not judged": "unknown",
+    "withheld": "unknown",
     "not erased": "bad",
     "destroyed": "bad",
     "blocked": "bad",
@@ -69,7 +71,7 @@ def _page(
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
     filters: dict[str, Callable[..., Any]] = {
         name: getattr(text, name)
-        for name in ("number", "interval", "basis", "change", "signed", "words", "size", "duration")
+        for name in ("number", "interval", "basis", "change", "rate", "signed", "words", "size", "duration")
     }
     environment.filters |= filters
     tints = {column.id: _tint(column) for column in columns}
@@ -86,7 +88,11 @@ def _page(
         tones=TONES,
         tints=tints,
         draw=draw,
-        heat=[_heat(evaluations[column.evaluation], column) for column in columns if column.role != "base"],
+        heat=[
+            _heat(evaluations[column.evaluation], column)
+            for column in columns
+            if column.role != "base" and evaluations[column.evaluation].content["cells"]
+        ],
         withheld=_withheld(columns, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),

@@ -31,7 +31,7 @@ from eval import attempt, manifest, objective, subject
 from eval.attack_report import ATTACK, BEFORE, SEEDS, Entry, prompt_records, report, shows_target
 from eval.attacks.seeds import other_seeds
 from eval.attempt import Attempt, Found
-from eval.config import AttackConfig, SuiteConfig, attack_params, load_attack, load_module, load_suite
+from eval.config import AttackConfig, SuiteConfig, attack_params, load_attack, load_module, load_suite, suite_hash
 from eval.fingerprint import fingerprint, hash_json
 from eval.generate import generate, process_state
 from eval.grid import Target, find_target, grid_rows
@@ -90,9 +90,14 @@ def attack(
     suite = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     config = config if isinstance(config, AttackConfig) else load_attack(config)
     tested = subject.describe(source, concept=concept, base=base)
-    target = find_target(tested.concept.target, tested.concept.kind)
+    target = find_target(tested.concept.target, tested.concept.kind, suite.load_world())
     rows = target_rows(suite, target, config.seeds, prompts)
-    scorers = scorers or load_scorers(suite.judge, "")
+    scorers = scorers or load_scorers(replace(suite, clip="", lpips="", inception=""), device=device)
+    if scorers.classifier is None:
+        raise ValueError(
+            f"The suite {suite.name!r} has no weights of its judge, without which no attack succeeds or fails: give "
+            "--judge-style and --judge-object."
+        )
     work = _Work(config, suite, rows, out, seed, progress)
     base_hash, states = work.prepare(subject.open_base(tested, device=device, dtype=dtype))
     pipe = subject.open_erased(tested, device=device, dtype=dtype)
@@ -113,7 +118,7 @@ def attack(
     content = {
         "schema_version": SCHEMA_VERSION,
         "attack": asdict(config) | {"null": load_module(config).NULL},
-        "suite": asdict(suite) | {"hash": hash_json(asdict(suite))},
+        "suite": asdict(suite) | {"hash": suite_hash(suite)},
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {"erased": model_hash, "base": base_hash},
         **report(scores, target, resamples=suite.resamples),
@@ -150,7 +155,7 @@ def target_rows(suite: SuiteConfig, target: Target, seeds: Sequence[int], prompt
             for seed in ([line.seed] if line.seed is not None else seeds)
         ]
     styles, objects = suite.axes
-    rows = [row for row in grid_rows(styles, objects, seeds, target) if row.role == "target"]
+    rows = [row for row in grid_rows(styles, objects, seeds, target, world=suite.load_world()) if row.role == "target"]
     if not rows:
         raise ValueError(f"The suite {suite.name!r} has no prompt that asks for {', '.join(target.names)}.")
     return [replace(row, role="") for row in rows]
@@ -271,7 +276,7 @@ class _Work(NamedTuple):
         return {
             **asdict(self.config),
             "seed": self.seed,
-            "suite": hash_json(asdict(self.suite)),
+            "suite": suite_hash(self.suite),
             "prompts": hash_json([asdict(row) for row in self.rows]),
             "base": base_hash,
         }

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
 
 from eval import manifest
+from eval.config import SuiteConfig
 from eval.metrics.drift import cosine_drift, rms_drift
 from eval.rows import Row
-from eval.scorers import classifier, clip, features, inception, lpips, validity
-from eval.scorers.classifier import Classifier
+from eval.scorers import classifier, clip, inception, lpips, timm_pair, validity
+from eval.scorers.classifier import Classifier, Judgement
 from eval.scorers.clip import ClipScore
-from eval.scorers.features import Features
 from eval.scorers.inception import Inception
 from eval.scorers.latents import Latents
 from eval.scorers.lpips import Lpips
@@ -26,10 +26,9 @@ from eval.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Scorers:
-    """The loaded scorers of a suite."""
+    """The loaded scorers of a suite; without a classifier nothing is judged."""
 
-    classifier: Classifier
-    features: Features
+    classifier: Classifier | None
     validity: ValidityScorer
     clip: ClipScore | None = None
     latents: Latents | None = None
@@ -41,27 +40,70 @@ class Scored(NamedTuple):
     """One model's rows, and in the same order their features and pixels for comparison with another model."""
 
     table: Table
-    features: np.ndarray  # (n, D), of the judge
-    images: list[Image.Image]
+    features: np.ndarray | None  # (n, D), of the judge
+    images: Sequence[Image.Image]
+    hashes: list[str]  # of the pixels
     clip: np.ndarray | None = None  # (n, D), of unit length
     inception: np.ndarray | None = None  # (n, 2048)
     latents: np.ndarray | None = None  # (n, 4, H/8, W/8)
 
 
-def load_scorers(judge: str, clip_model: str, *, lpips_backbone: str = "", inception_weights: str = "") -> Scorers:
-    """Load the scorers by name or path; an empty name leaves that scorer out.
+class Pictures(Sequence[Image.Image]):
+    """Images in RGB that are read whenever they are asked for: a grid of 5,100 at 512 px would take 4 GB."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Read nothing yet."""
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Image.Image]: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | list[Image.Image]:
+        """Read one image, or those of a slice."""
+        if isinstance(place, slice):
+            return [_read(path) for path in self.paths[place]]
+        return _read(self.paths[place])
+
+
+def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
+    """Load the scorers of a suite; what has no weights is left out.
+
+    Args:
+        config: the suite.
+        device: where a ``timm_pair`` runs; every other scorer is small and runs on the CPU.
 
     Raises:
         FileNotFoundError: weights that do not exist.
-        ValueError: an unknown judge, or weights of something else.
+        ValueError: weights of something else.
     """
     return Scorers(
-        classifier=classifier.load(classifier.Config(judge=judge)),
-        features=features.load(features.Config(judge=judge)),
+        classifier=_load_classifier(config, device) if config.has_judge else None,
         validity=validity.load(validity.Config()),
-        clip=clip.load(clip.Config(model=clip_model)) if clip_model else None,
-        lpips=lpips.load(lpips.Config(backbone=Path(lpips_backbone))) if lpips_backbone else None,
-        inception=inception.load(inception.Config(weights=Path(inception_weights))) if inception_weights else None,
+        clip=clip.load(clip.Config(model=config.clip)) if config.clip else None,
+        lpips=lpips.load(lpips.Config(backbone=Path(config.lpips))) if config.lpips else None,
+        inception=inception.load(inception.Config(weights=Path(config.inception))) if config.inception else None,
+    )
+
+
+def _load_classifier(config: SuiteConfig, device: str) -> Classifier:
+    if config.judge == "canvas":
+        return classifier.load(classifier.Config())
+    world, files = config.load_world(), config.timm_pair
+    pair = timm_pair.load(files, world, compat=config.compat, device=device)
+    return classifier.load(
+        classifier.Config(
+            judge=pair,
+            styles=world.labels("style"),
+            objects=world.labels("object"),
+            prepare=pair.prepare,
+            one_object=True,
+            batch_size=files.batch_size,
+        )
     )
 
 
@@ -72,7 +114,7 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
         folder: what ``eval.generate.generate`` filled.
         rows: which images to score, in the order of the table.
         scorers: the loaded scorers.
-        tau: an image in which the judge is below this confidence on both axes counts as showing nothing.
+        tau: an image in which a judge is below this confidence on both axes counts as showing nothing.
         base: the same rows of the base model, to measure how far each image moved.
 
     Raises:
@@ -80,8 +122,8 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
         ValueError: an image is not the one that the manifest describes, or is not paired with the base's.
     """
     records = manifest.read(folder)
-    images = [_open(folder, row, records.get(row.key)) for row in rows]
-    judged = scorers.classifier(images)
+    images = Pictures([_check(folder, row, records.get(row.key)) for row in rows])
+    judged = scorers.classifier(images) if scorers.classifier else None
     sound = scorers.validity(images)
     seen = scorers.clip.features(images) if scorers.clip else None
     aligned = None if scorers.clip is None or seen is None else scorers.clip.align(seen, [row.prompt for row in rows])
@@ -92,9 +134,8 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
     copies = Counter(code for code, _, _ in shared)
     table = []
     for index, row in enumerate(rows):
-        style_scores, object_scores = judged.style_scores[index], judged.object_scores[index]
         broken = sound.broken[index] or ("duplicate" if copies[hashes[index]] > 1 else "")
-        if not broken and max(style_scores.max(), object_scores.max()) < tau:
+        if not broken and judged and max(judged.style_scores[index].max(), judged.object_scores[index].max()) < tau:
             broken = "nothing recognised"
         record = records[row.key]
         if base is not None and base.table.rows[index]["latent_hash"] != record["latent_hash"]:
@@ -102,25 +143,35 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
         table.append(
             _row(row, record)
             | {
-                "judge_style": str(judged.style[index]),
-                "judge_object": str(judged.object[index]),
-                "style_scores": [round(float(value), 5) for value in style_scores],
-                "object_scores": [round(float(value), 5) for value in object_scores],
+                **_seen(judged, index),
                 "clip": None if aligned is None else round(float(aligned[index]), 6),
                 "broken": broken,
                 "spread": round(sound.spread[index], 3),
                 "saturated": round(sound.saturated[index], 4),
                 "entropy": round(sound.entropy[index], 4),
                 **{name: None if values is None else round(float(values[index]), 6) for name, values in drifts.items()},
-                "same_as_base": None if base is None else images[index].tobytes() == base.images[index].tobytes(),
+                "same_as_base": None if base is None else hashes[index] == base.hashes[index],
                 "feature_ref": index,
             }
         )
     pooled = scorers.inception(images) if scorers.inception else None
-    return Scored(Table(table), scorers.features(images), images, seen, pooled, encoded)
+    return Scored(Table(table), judged.features if judged else None, images, hashes, seen, pooled, encoded)
 
 
-def _open(folder: Path, row: Row, record: dict[str, Any] | None) -> Image.Image:
+def _seen(judged: Judgement | None, index: int) -> dict[str, Any]:
+    """What the judge says about an image, or None in the place of each answer."""
+    if judged is None:
+        return dict.fromkeys(("judge_style", "judge_object", "style_scores", "object_scores"))
+    return {
+        "judge_style": str(judged.style[index]),
+        "judge_object": str(judged.object[index]),
+        "style_scores": [round(float(value), 5) for value in judged.style_scores[index]],
+        "object_scores": [round(float(value), 5) for value in judged.object_scores[index]],
+    }
+
+
+def _check(folder: Path, row: Row, record: dict[str, Any] | None) -> Path:
+    """The file of a row, which must be the one that was drawn."""
     path = folder / (record["image_path"] if record else f"images/{row.key}.png")
     if record is None or not path.exists():
         raise FileNotFoundError(
@@ -130,6 +181,10 @@ def _open(folder: Path, row: Row, record: dict[str, Any] | None) -> Image.Image:
         raise ValueError(
             f"The image {path} is not the one that the manifest describes; delete it and generate it again."
         )
+    return path
+
+
+def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.convert("RGB")
 
@@ -155,7 +210,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drifts(
-    images: list[Image.Image],
+    images: Sequence[Image.Image],
     seen: np.ndarray | None,
     encoded: np.ndarray | None,
     scorers: Scorers,

@@ -47,6 +47,8 @@ def read_sequence(outs: Sequence[Path], *, resamples: int = 1000) -> dict[str, A
         raise ValueError("The steps hold different images; evaluate every step with the same suite and seeds.")
     if any(grid["latent_hash"].tolist() != grids[0]["latent_hash"].tolist() for grid in grids):
         raise ValueError("The steps start from different latents; evaluate every step at one image size.")
+    if any(row["judge_style"] is None for grid in grids for row in grid.rows):
+        raise ValueError("A step was not judged, since the judge's weights are absent; evaluate it with them.")
     requests = _requests(outs)
     size = len(outs)
     parts = {(j, i): _asking(grids[j], [request]) for j in range(size) for i, request in enumerate(requests[: j + 1])}

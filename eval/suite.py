@@ -20,19 +20,20 @@ from safetensors.numpy import save as save_tensors
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, compare, holistic, report, subject, verdict
+from eval import breakdown, compare, holistic, manifest, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.aspects import ASPECTS, check_aspects
-from eval.config import SuiteConfig, load_suite
+from eval.config import SuiteConfig, load_suite, suite_hash
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
-from eval.grid import Target, attack_rows, find_target, grid_rows, held_out_rows
+from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
+from eval.searched import searched_attacks
 from eval.seeds import over_seeds, sibling_reports
 from eval.table import Table, write_scores
 
@@ -91,15 +92,12 @@ def evaluate(
     """
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
-        config = SuiteConfig(**{**asdict(config), "seeds": list(seeds), "held_out_seeds": list(seeds)})
+        config = replace(config, seeds=list(seeds), held_out_seeds=list(seeds))
     check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
-    target = find_target(tested.concept.target, tested.concept.kind)
+    target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
     rows = suite_rows(config, target)
-    # before hours of generation: weights may be missing
-    scorers = scorers or load_scorers(
-        config.judge, config.clip, lpips_backbone=config.lpips, inception_weights=config.inception
-    )
+    scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
@@ -126,6 +124,8 @@ def evaluate(
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
+    own = tested.source if isinstance(tested.source, Path) else None
+    content["searched"] = searched_attacks(own, made.marks["erased"].model) if own else []
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
@@ -162,20 +162,31 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     return report.render(out)
 
 
+def check_folder(config: SuiteConfig, out: Path) -> None:
+    """Whether ``evaluate`` may go on in ``out``, as far as that is known before a model is loaded.
+
+    Raises:
+        ValueError: it holds images that were made with other settings of the sampler.
+    """
+    settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
+    manifest.check_settings(out / "erased", settings)
+
+
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
     """All rows of a suite for a target: the grid, then the held-out wordings, then the attack prompts.
 
     Raises:
         FileNotFoundError: a prompt file is missing.
-        ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed.
+        ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed or does not fit.
     """
     styles, objects = config.axes
     known = styles if target.kind == "style" else objects
     absent = [name for name in target.names if name not in known]
     if absent:
         raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
-    rows = grid_rows(styles, objects, config.seeds, target)
-    if all(row.role == "target" for row in rows):
+    world = config.load_world()
+    rows = grid_rows(styles, objects, config.seeds, target, world=world)
+    if all(row.role == "target" or row.style in world.uncounted_styles for row in rows):
         raise ValueError(
             f"The suite {config.name!r} has no prompts without {', '.join(target.names)}, so it cannot tell what else "
             "is hurt; add other names."
@@ -185,6 +196,7 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         rows += held_out_rows(path, target, config.held_out_seeds)
     if config.attacks:
         rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
+    check_labels(rows, world, one_object=config.judge == "timm_pair")
     return rows
 
 
@@ -208,26 +220,30 @@ def build_report(
     """
     styles, objects = config.axes
     _check_complete(models, config)
-    summary = Summary(models=models, target=target, resamples=config.resamples)
+    summary = Summary(models=models, target=target, resamples=config.resamples, world=config.load_world())
     marks = made.marks
     same = marks["erased"].same_weights(marks["base"])
     metrics, held_out = summary.metrics(), breakdown.held_out(summary)
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
-    _strike(metrics, gates)
+    failed = _failed(gates) if summary.is_judged else []  # without a judge there is no number to withhold
+    _strike(metrics, failed)
+    holistic.withhold_unknown_pairs(metrics["in_prompt"])
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
     attacks = breakdown.attacks(summary)
-    holistic.withhold(wider, attacks, _failed(gates))
+    holistic.withhold(wider, attacks, failed)
     for row in held_out:
-        row["struck"] = " ".join(_failed(gates)) or None
-    judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
-    facts = verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged)
+        row["struck"] = " ".join(failed) or None
+    decided = verdict.not_judged()
+    if summary.is_judged:
+        judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
+        decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
     return {
         "schema_version": SCHEMA_VERSION,
-        "suite": asdict(config) | {"hash": hash_json(asdict(config))},
+        "suite": asdict(config) | {"hash": suite_hash(config)},
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {name: mark.model for name, mark in marks.items()},
-        "verdict": verdict.decide(facts),
+        "verdict": decided,
         "gates": gates,
         "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
         "metrics": metrics | wider,
@@ -263,7 +279,8 @@ class _Images:
             self.vae = pipe.vae
         if "pinpoint_ness" in self.config.aspects:
             names = self.config.axes[0] if target.kind == "style" else self.config.axes[1]
-            self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours)
+            world = self.config.load_world()
+            self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours, world=world)
 
     def make(self, name: str, pipe: DiffusionPipeline) -> Fingerprint:
         """Generate what is missing; base and gold do not know what was erased, so their rows carry no role."""
@@ -334,10 +351,10 @@ def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
             raise ValueError(f"The images of {name} and of base differ in {odd}; score both again.")
 
 
-def _strike(metrics: dict[str, Any], gates: list[dict[str, Any]]) -> None:
+def _strike(metrics: dict[str, Any], failed: list[str]) -> None:
     """Mark the erasure numbers of the erased model with the gates that withhold them."""
     for name in ERASURE:
-        metrics[name]["struck"] = " ".join(_failed(gates)) or None
+        metrics[name]["struck"] = " ".join(failed) or None
 
 
 def _failed(gates: list[dict[str, Any]]) -> list[str]:
@@ -378,14 +395,14 @@ def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str
 
 
 def _judge_card(scorers: Scorers) -> dict[str, Any]:
-    """What the judge says about itself; a module that is not the canvas judge may have nothing to say."""
-    return dict(vars(scorers.classifier.judge).get("card", {}))
+    """What the judge says about itself; a module of the caller's may have nothing to say."""
+    return dict(vars(scorers.classifier.judge).get("card", {})) if scorers.classifier else {}
 
 
 def _write_scores(out: Path, scored: dict[str, Scored]) -> None:
     write_scores(out / "scores.jsonl", {name: each.table for name, each in scored.items()})
     partial = out / f"features.{os.getpid()}.partial"
-    kept = {name: each.features for name, each in scored.items()}
+    kept = {name: each.features for name, each in scored.items() if each.features is not None}
     kept |= {f"clip/{name}": each.clip for name, each in scored.items() if each.clip is not None}
     kept |= {f"inception/{name}": each.inception for name, each in scored.items() if each.inception is not None}
     partial.write_bytes(save_tensors(kept))

@@ -18,7 +18,7 @@ from eval.text import words
 # side in pixels and WebP quality, tried in turn until all images fit; the files beside the report are untouched
 STAGES = ((96, 82), (96, 60), (72, 60), (48, 50))
 BUDGET = 7_000_000  # characters of all thumbnails together
-BADGES = ("ok", "lost", "leaked", "broken")
+BADGES = ("ok", "lost", "leaked", "broken", "unjudged")
 
 
 def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> 
                 raise FileNotFoundError(f"The image {path} is missing; run `erase eval` again to make it.")
             files.setdefault(row["image_sha256"], path)
             place = places.setdefault(row["image_sha256"], len(places))
-            told = row["broken"] or f"{words(row['judge_style'])} / {words(row['judge_object'])}"
+            told = row["broken"] or _answer(row)
             marks[column.id].append([place, BADGES.index(badge), seen.setdefault(told, len(seen))])
     return {
         "badges": BADGES,
@@ -69,9 +69,11 @@ def badges(summary: Summary, role: str) -> list[str]:
 
     ``broken``: it is blank, flat, a copy, or shows nothing that the judge knows. ``leaked``: the prompt asks for the
     target, and it is still there. ``lost``: something else that the prompt asks for is not there; for base, which has
-    nothing to lose, the target counts too. ``ok``: none of these.
+    nothing to lose, the target counts too. ``ok``: none of these. ``unjudged``: no judge has looked at it.
     """
     table = summary.models[role].table
+    if not summary.is_judged:
+        return ["broken" if row["broken"] else "unjudged" for row in table.rows]
     pairs = np.array([row["family"] == "two_object" for row in table.rows])
     visible = np.zeros(len(table), bool)
     if pairs.any():
@@ -120,6 +122,12 @@ def _thumbnail(path: Path, side: int, quality: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _answer(row: dict[str, Any]) -> str:
+    if row["judge_style"] is None:
+        return "nothing: its weights are absent"
+    return f"{words(row['judge_style'])} / {words(row['judge_object'])}"
 
 
 def _row(row: dict[str, Any]) -> list[Any]:

@@ -179,6 +179,7 @@ OBJECTS: dict[str, Words] = {
 
 STYLE_NAMES = tuple(STYLES)
 OBJECT_NAMES = tuple(OBJECTS)
+TEMPLATE = "A {object} image in {style} style."  # of UnlearnCanvas
 
 
 def template(style: str, obj: str) -> str:
@@ -187,4 +188,4 @@ def template(style: str, obj: str) -> str:
     >>> template("Van_Gogh", "Cats")
     'A Cats image in Van Gogh style.'
     """
-    return f"A {OBJECTS[obj].name} image in {STYLES[style].name} style."
+    return TEMPLATE.format(style=STYLES[style].name, object=OBJECTS[obj].name)

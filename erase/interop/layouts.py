@@ -37,6 +37,20 @@ _UNET_NAMES = re.compile(
     r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding)\."
 )
 _KOHYA = re.compile(r"(?P<module>lora_(unet|te|te1|te2)_\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)")
+# what says how a LoRA was made; the rest of the header is captions, folders and bookkeeping of somebody's training
+_KOHYA_SETTINGS = (
+    *("prompts", "rank", "alpha"),
+    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_base_model_version"),
+    *(
+        "ss_sd_model_name",
+        "ss_learning_rate",
+        "ss_unet_lr",
+        "ss_text_encoder_lr",
+        "ss_optimizer",
+        "ss_steps",
+        "ss_seed",
+    ),
+)
 _UNGUIDE = re.compile(r"(?P<module>.+)\.lora\.(?P<part>A|B)")
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to initialise a LoRA
 _PEFT = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B)\.weight")
@@ -188,7 +202,8 @@ def _read_kohya(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torc
         low_rank.append((f"{modules.get(module, module)}.weight", LowRank(down, up, alpha / down.shape[0])))
     without = any("alpha" not in part for part in parts.values())
     notes = ["assumed: alpha is the rank where the file has none"] if without else []
-    return Changes({}, _once(source, low_rank), dict(source.metadata), notes)
+    settings = {name: value for name, value in source.metadata.items() if name in _KOHYA_SETTINGS}
+    return Changes({}, _once(source, low_rank), settings, notes)
 
 
 def _read_peft(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:

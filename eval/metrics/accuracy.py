@@ -56,8 +56,19 @@ def unlearn_canvas(
     *,
     kind: str,
     targets: Sequence[str],
+    uncounted_styles: Sequence[str] = (),
 ) -> dict[str, Outcomes]:
     """The outcomes behind UA, IRA and both conventions of CRA.
+
+    Args:
+        style: the style that each image was asked for, (n,) names.
+        obj: the object that each image was asked for, (n,) names.
+        predicted_style: what the judge sees, (n,) names.
+        predicted_object: what the judge sees, (n,) names.
+        kind: style or object.
+        targets: the erased concepts of that kind.
+        uncounted_styles: styles whose accuracy is left out of the mean over the retained styles (IRA of a style target,
+            both CRA of an object target), as UnlearnCanvas leaves out photos; the objects in them count.
 
     ``cra_excl_target`` leaves out the images that ask for the target, as the benchmark's text says; ``cra_code`` counts
     all images, as its published code does.
@@ -83,12 +94,13 @@ def unlearn_canvas(
             "UA needs images of the target and IRA needs others."
         )
     cell = cell_index(style, obj)
-    everything = np.ones_like(forget)
+    counted = ~np.isin(style, list(uncounted_styles))
+    own, cross = (counted, np.ones_like(counted)) if kind == "style" else (np.ones_like(counted), counted)
     return {
         "ua": Outcomes(~own_hit[forget], cell[forget]),
-        "ira": Outcomes(own_hit[~forget], cell[~forget]),
-        "cra_excl_target": Outcomes(cross_hit[~forget], cell[~forget]),
-        "cra_code": Outcomes(cross_hit[everything], cell[everything]),
+        "ira": Outcomes(own_hit[~forget & own], cell[~forget & own]),
+        "cra_excl_target": Outcomes(cross_hit[~forget & cross], cell[~forget & cross]),
+        "cra_code": Outcomes(cross_hit[cross], cell[cross]),
     }
 
 

@@ -1,8 +1,8 @@
 """The style and the object that a judge sees in each image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,20 +18,39 @@ class Judgement(NamedTuple):
     style: np.ndarray  # (n,) names
     object: np.ndarray  # (n,) names
     style_scores: np.ndarray  # (n, styles), softmax
-    object_scores: np.ndarray  # (n, objects), one sigmoid per object: an image may show several
+    object_scores: np.ndarray  # (n, objects), one sigmoid per object: an image may show several; or softmax, see Config
+    features: np.ndarray  # (n, D) float32
+
+
+def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Images of one size as (B, 3, H, W) in [-1, 1]; they are not resized.
+
+    >>> pixels([Image.new("RGB", (4, 4), (255, 0, 0))])[0, :, 0, 0].tolist()
+    [1.0, -1.0, -1.0]
+    """
+    stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which judge.
+    """Which judge, and what its classes are.
 
-    ``judge`` is ``canvas`` (the judge shipped with the package) or a module that maps pixels (B, 3, H, W) in [-1, 1] to
-    an output with ``style_logits``, ``object_logits`` and ``features``.
+    Args:
+        judge: ``canvas`` (the judge shipped with the package) or a module that maps prepared images (B, 3, H, W) to an
+            output with ``style_logits``, ``object_logits`` and ``features``.
+        styles: label of each style class.
+        objects: label of each object class.
+        prepare: images -> (B, 3, H, W).
+        one_object: the object classes exclude each other, so that their scores are a softmax.
+        batch_size: images per forward.
     """
 
     judge: str | nn.Module = "canvas"
     styles: tuple[str, ...] = STYLE_NAMES
     objects: tuple[str, ...] = OBJECT_NAMES
+    prepare: Callable[[Sequence[Image.Image]], torch.Tensor] = pixels
+    one_object: bool = False
     batch_size: int = 128
 
 
@@ -44,12 +63,20 @@ class Classifier:
         self.config = config
 
     def __call__(self, images: Sequence[Image.Image]) -> Judgement:
-        """Judge images of one size."""
-        outputs = list(judge_outputs(self.judge, images, self.config.batch_size))
+        """Judge images, of one size unless ``prepare`` makes them so."""
+        size, outputs = self.config.batch_size, []
+        with torch.no_grad():
+            for start in range(0, len(images), size):
+                outputs.append(self.judge(self.config.prepare(images[start : start + size])))
         style = torch.cat([output.style_logits for output in outputs]).softmax(1).numpy()
-        obj = torch.cat([output.object_logits for output in outputs]).sigmoid().numpy()
+        logits = torch.cat([output.object_logits for output in outputs])
+        obj = (logits.softmax(1) if self.config.one_object else logits.sigmoid()).numpy()
         return Judgement(
-            np.array(self.config.styles)[style.argmax(1)], np.array(self.config.objects)[obj.argmax(1)], style, obj
+            np.array(self.config.styles)[style.argmax(1)],
+            np.array(self.config.objects)[obj.argmax(1)],
+            style,
+            obj,
+            torch.cat([output.features for output in outputs]).numpy(),
         )
 
 
@@ -77,19 +104,3 @@ def load_judge(judge: str | nn.Module) -> nn.Module:
     if judge.training:
         raise ValueError("The judge is in training mode; call its eval() first.")
     return judge
-
-
-def judge_outputs(judge: nn.Module, images: Sequence[Image.Image], batch_size: int) -> list[Any]:
-    """Run a judge over images of one size, batch by batch."""
-    with torch.no_grad():
-        return [judge(pixels(images[start : start + batch_size])) for start in range(0, len(images), batch_size)]
-
-
-def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-    """Images as (B, 3, H, W) in [-1, 1]; they are not resized.
-
-    >>> pixels([Image.new("RGB", (4, 4), (255, 0, 0))])[0, :, 0, 0].tolist()
-    [1.0, -1.0, -1.0]
-    """
-    stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1

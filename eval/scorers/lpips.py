@@ -77,8 +77,13 @@ def load(config: Config) -> Lpips:
     return Lpips(config)
 
 
-def read_state(path: Path, name: str) -> dict[str, torch.Tensor]:
+def read_state(path: Path, name: str, *, inner: str = "") -> dict[str, torch.Tensor]:
     """Read a state dict that holds tensors only.
+
+    Args:
+        path: the file.
+        name: whose weights they are, for messages.
+        inner: the key under which a checkpoint holds the state dict; one without this key is taken as it is.
 
     Raises:
         FileNotFoundError: no such file.
@@ -90,6 +95,8 @@ def read_state(path: Path, name: str) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is not a file of tensors; give the {name} weights as a state dict.") from error
+    if isinstance(state, dict) and inner in state:
+        state = state[inner]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} does not hold a state dict; give the {name} weights as one.")
     return state

@@ -26,7 +26,7 @@ from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
 from eval.rows import Row
-from eval.scorers import classifier, features, validity
+from eval.scorers import classifier, validity
 from eval.scorers.classifier import pixels
 from eval.scoring import Scorers
 from eval.subject import Subject
@@ -127,7 +127,6 @@ def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
     judge = Memory(pixels(shown), styles, objects)
     return Scorers(
         classifier=classifier.load(classifier.Config(judge=judge)),
-        features=features.load(features.Config(judge=judge)),
         validity=validity.load(validity.Config()),
     )
 
@@ -165,7 +164,7 @@ class Planted(NamedTuple):
         made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
         known = {name: Model(table=table, features=features) for name, table in tables.items()}
         content = build_report(self.suite, tested, target, known, made, judge_card={}, command="erase eval planted")
-        content |= {"folders": dict.fromkeys(tables, "."), "label": label}
+        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "searched": [], "over_seeds": None}
         found = Evaluation(label=label, folder=folder, content=content, models=known)
         content["comparison"] = compare([found])
         (folder / "report.json").write_text(json.dumps(content))

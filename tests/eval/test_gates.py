@@ -22,7 +22,7 @@ from eval.grid import Target
 from eval.holistic import Context, measure
 from eval.metrics.cmmd import cmmd
 from eval.metrics.kid import kernel_distance
-from eval.scorers import classifier, features
+from eval.scorers import classifier
 from eval.scoring import Scorers
 from eval.subject import Subject
 from eval.suite import Made, build_report, evaluate
@@ -52,7 +52,6 @@ def test_a_judge_with_random_weights_measures_nothing(
     guessing = dataclasses.replace(
         scorers,
         classifier=classifier.load(classifier.Config(judge=judge)),
-        features=features.load(features.Config(judge=judge)),
     )
     pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
     config = dataclasses.replace(suite, aspects=["target_image", "multilingual_robustness"])

@@ -5,21 +5,25 @@ from pathlib import Path
 import pytest
 
 from eval.grid import Target, find_target, grid_rows, held_out_rows
+from eval.world import load_world
+
+
+CANVAS = load_world("canvas")
 
 
 def test_the_grid() -> None:
-    rows = grid_rows(["Photo", "Van_Gogh"], ["Cats", "Dogs"], [1, 2, 3], Target("object", ("Cats",)))
+    rows = grid_rows(["Photo", "Van_Gogh"], ["Cats", "Dogs"], [1, 2, 3], Target("object", ("Cats",)), world=CANVAS)
     assert len(rows) == len({row.key for row in rows}) == 12
     assert {row.object for row in rows if row.role == "target"} == {"Cats"}
     assert rows[6].prompt == "A Cats image in Van Gogh style."
 
 
 def test_targets_by_any_of_their_names() -> None:
-    assert find_target(["cats", "Sea Swimmer"], "object") == Target("object", ("Cats", "Fishes"))
+    assert find_target(["cats", "Sea Swimmer"], "object", CANVAS) == Target("object", ("Cats", "Fishes"))
     with pytest.raises(ValueError, match="has no style 'Cubism'; it has Photo, Sketch"):
-        find_target(["Cubism"], "style")
+        find_target(["Cubism"], "style", CANVAS)
     with pytest.raises(ValueError, match="erased concept is a person"):
-        find_target(["Cubism"], "person")
+        find_target(["Cubism"], "person", CANVAS)
 
 
 def test_held_out_wordings_of_the_target_only(held_out_csv: Path) -> None:

@@ -24,6 +24,7 @@ from eval.holistic import Context, measure
 from eval.neighbours import find_neighbours
 from eval.scoring import Scorers
 from eval.suite import evaluate
+from eval.world import load_world
 
 
 VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
@@ -303,16 +304,16 @@ def test_attack_files_are_checked(tmp_path: Path) -> None:
 
 
 def test_neighbours_follow_the_text_encoder(tiny_pipe: StableDiffusionPipeline) -> None:
-    target, names = Target("style", ("Van_Gogh",)), ["Photo", "Sketch", "Van_Gogh"]
+    target, names, canvas = Target("style", ("Van_Gogh",)), ["Photo", "Sketch", "Van_Gogh"], load_world("canvas")
     prompts = [f"an image in {name.replace('_', ' ')} style" for name in names]
     tokens = tiny_pipe.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         photo, sketch, own = tiny_pipe.text_encoder(tokens).pooler_output
     cosines = {name: torch.cosine_similarity(each, own, dim=0) for name, each in (("Photo", photo), ("Sketch", sketch))}
-    assert find_neighbours(tiny_pipe, target, names, 1) == [max(cosines, key=cosines.__getitem__)]
+    assert find_neighbours(tiny_pipe, target, names, 1, world=canvas) == [max(cosines, key=cosines.__getitem__)]
     tiny_pipe.text_encoder = None
     with pytest.raises(ValueError, match="no text encoder"):
-        find_neighbours(tiny_pipe, target, names, 1)
+        find_neighbours(tiny_pipe, target, names, 1, world=canvas)
 
 
 def test_the_shipped_suite_has_every_aspect(suite: SuiteConfig, tmp_path: Path, tiny_folder: Path) -> None:

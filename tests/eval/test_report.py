@@ -234,3 +234,18 @@ def test_wall_needs_every_image(evaluations: list[Evaluation]) -> None:
     next((evaluations[0].folder / "images").iterdir()).unlink()
     with pytest.raises(FileNotFoundError, match="png"):
         build_wall(evaluations, find_columns(evaluations))
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_in_prompt_retention_is_withheld_where_the_base_draws_no_pairs(
+    planted: Callable, tmp_path: Path, draws: bool
+) -> None:
+    def one_object(row: Row) -> tuple[str, str, str]:
+        return row.style, row.object if draws else row.object.split("+")[0], ""
+
+    target = Target("object", ("Cats",))
+    found = planted(tmp_path / "cats", target, {"erased": one_object, "base": one_object}).content["metrics"][
+        "in_prompt"
+    ]
+    assert found["base"]["value"] == draws
+    assert ("in 0 of 2 images only, below 30%" in (found.get("struck") or "")) is not draws

@@ -21,7 +21,7 @@ from eval.generate import generate
 from eval.grid import Target
 from eval.robustness import attack, check_attackable, report, target_rows
 from eval.rows import Row
-from eval.scorers import classifier, features, validity
+from eval.scorers import classifier, validity
 from eval.scorers.classifier import pixels
 from eval.scoring import Scorers
 from eval.table import read_scores
@@ -59,7 +59,6 @@ def judge(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, memory: t
     module = memory(images, torch.full((len(rows),), 9), torch.zeros(len(rows), 12, dtype=torch.bool))
     return Scorers(
         classifier=classifier.load(classifier.Config(judge=module)),
-        features=features.load(features.Config(judge=module)),
         validity=validity.load(validity.Config()),
     )
 

@@ -26,7 +26,9 @@ ERASED = Facts(
         ("erased", {"leak": None}),
         ("erased", {"unchanged": 1.0}),  # a method that leaves unrelated prompts alone is none the worse for it
         ("erased with damage", {"kept": 0.8}),
-        ("erased with damage", {"refused": 0.3}),
+        ("withheld", {"refused": 0.3}),
+        ("withheld", {"collapse": 0.1, "leak": 0.6}),
+        ("withheld", {"refused": 0.1, "erasure": 0.7}),
         ("erased by name only", {"leak": 0.6}),
         ("partly erased", {"erasure": 0.7}),
         ("not erased", {"erasure": 0.3}),
