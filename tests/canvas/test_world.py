@@ -69,6 +69,28 @@ def test_two_objects_share_a_picture(sprite):
     assert scene.mask[:, half:].mean() > 0.1
 
 
+def test_a_pair_is_drawn_in_the_order_in_which_it_is_named(sprite):
+    """Reading order: the first above and left of the second, so that a caption says where each of the two is."""
+    blank = Image.new("RGBA", sprite.size)
+    for seed in range(8):
+        first = scenes.compose([sprite, blank], np.random.default_rng(seed)).mask
+        second = scenes.compose([blank, sprite], np.random.default_rng(seed)).mask
+        (above, left), (below, right) = (np.argwhere(mask > 0.5).mean(0) for mask in (first, second))
+        assert above + 10 < below
+        assert left + 10 < right
+        text = captions.sample(0, 0, 5, np.random.default_rng(seed)).text.lower()
+        places = [
+            min(text.find(word.lower()) for word in wordings(name) if word.lower() in text)
+            for name in (OBJECT_NAMES[0], OBJECT_NAMES[5])
+        ]
+        assert places == sorted(places)
+
+
+def wordings(name):
+    words = OBJECTS[name]
+    return words.name, captions.singular(name), words.alias, words.description
+
+
 def test_a_caption_states_what_its_labels_say():
     rng = np.random.default_rng(0)
     words = {name.lower() for style in STYLES.values() for name in (style.name, style.alias, style.description)}
