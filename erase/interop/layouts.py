@@ -37,6 +37,15 @@ _UNET_NAMES = re.compile(
     r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding)\."
 )
 _KOHYA = re.compile(r"(?P<module>lora_(unet|te|te1|te2)_\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)")
+# of the header of a kohya LoRA, or of SPM: what made the weights. The rest are captions, folders, host names and counts
+# of its author's data, which are nobody else's business and may be megabytes
+_KOHYA_SETTINGS = (
+    *("prompts", "rank", "alpha"),
+    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_base_model_version", "ss_v2"),
+    *("ss_sd_model_name", "ss_sd_model_hash", "ss_new_sd_model_hash", "ss_seed", "ss_steps", "ss_num_epochs"),
+    *("ss_learning_rate", "ss_unet_lr", "ss_text_encoder_lr", "ss_lr_scheduler", "ss_optimizer", "ss_mixed_precision"),
+    *("modelspec.architecture", "modelspec.prediction_type"),
+)
 _UNGUIDE = re.compile(r"(?P<module>.+)\.lora\.(?P<part>A|B)")
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to initialise a LoRA
 _PEFT = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B)\.weight")
@@ -188,7 +197,10 @@ def _read_kohya(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torc
         low_rank.append((f"{modules.get(module, module)}.weight", LowRank(down, up, alpha / down.shape[0])))
     without = any("alpha" not in part for part in parts.values())
     notes = ["assumed: alpha is the rank where the file has none"] if without else []
-    return Changes({}, _once(source, low_rank), dict(source.metadata), notes)
+    settings = {name: source.metadata[name] for name in _KOHYA_SETTINGS if name in source.metadata}
+    if len(settings) < len(source.metadata):
+        notes.append(f"not copied: {len(source.metadata) - len(settings)} other entries of the file's header")
+    return Changes({}, _once(source, low_rank), settings, notes)
 
 
 def _read_peft(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
