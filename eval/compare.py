@@ -217,10 +217,8 @@ def _judged_samples(summary: Summary, role: str) -> dict[str, Sample]:
     if shown.any():
         seen = summary.seen(forget).astype(float)
         found["normalised_erasure"] = Sample(seen, shown, prompt_index(forget), is_share_of_base=True)
-    pairs, base_pairs = (
-        summary.models[name].table.where(lambda row: row["family"] == "two_object") for name in (role, "base")
-    )
-    if len(pairs):
+    pairs, base_pairs = (summary.pairs(name) for name in (role, "base"))
+    if len(pairs) and not summary.unknown_pairs():
         visible = [summary.others_visible(table).astype(float) for table in (pairs, base_pairs)]
         found["in_prompt"] = Sample(visible[0], visible[1], prompt_index(pairs))
     spreads = summary.spreads(role)
@@ -236,7 +234,8 @@ def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     holistic = Holistic(evaluation.summary, context)
     found: dict[str, Sample] = {}
     for metric, outcomes_of in holistic.shares().items():
-        if metric in content["metrics"] and evaluation.summary.is_judged:
+        known = content["metrics"].get(metric, {}).get(role)
+        if known and not known.get("not_run"):
             ours, theirs = (outcomes_of(table) for table in tables)
             if isinstance(ours, Outcomes) and isinstance(theirs, Outcomes):
                 found[metric] = Sample(ours.hit.astype(float), theirs.hit.astype(float), ours.cell)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
+from eval.aggregate import KNOWN_FLOOR, SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
@@ -23,7 +23,7 @@ from eval.metrics.kid import kernel_distance
 from eval.metrics.leak import leak_at_k
 from eval.metrics.worst import Worst, worst_concept
 from eval.table import Table
-from eval.verdict import KNOWN_FLOOR, UNNAMED
+from eval.verdict import UNNAMED
 
 
 FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
@@ -79,6 +79,8 @@ class Holistic:
         if metric not in PIXELS_ONLY and not self.summary.is_judged:
             return {name: not_run(WEIGHTS_ABSENT) for name in self.summary.models}
         shares = self.shares()
+        if metric == "selective_alignment":
+            return self._beside_target(self._shares(metric, shares[metric]))
         if metric in shares:
             return self._shares(metric, shares[metric])
         others: dict[str, Callable[[str], dict[str, Any] | None]] = {
@@ -145,21 +147,29 @@ class Holistic:
             lo, hi = ratio_interval(ours.hit, base.hit, ours.cell, resamples=self.summary.resamples)
             result["share_of_base"] = ours.value / base.value
             result["share_of_base_interval"] = {"lo": lo, "hi": hi, "n": len(base.hit), "ci_method": RATIO}
-        if metric in ("selective_alignment", "pinpoint_ness", "multilingual_proportion"):
+        if metric in ("pinpoint_ness", "multilingual_proportion"):
             result |= self._base_floor(metric, base)
         return result
+
+    def _beside_target(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The same, or base's alone where it draws too few pairs for the others to say something."""
+        drawn, unknown = self.summary.whole_pairs(), self.summary.unknown_pairs()
+        if len(drawn):
+            known = {"value": float(drawn.mean()), "hits": int(drawn.sum()), "n": len(drawn)}
+            found = found | {"base_draws": known}
+        if not unknown:
+            return found
+        others = {name: not_run(unknown) | {"n_images": len(drawn)} for name in self.summary.models if name != "base"}
+        return {name: found[name] for name in ("base", "base_draws")} | others
 
     def _base_floor(self, metric: str, base: Outcomes) -> dict[str, Any]:
         """A sentence that withholds a number about what the base itself hardly draws."""
         what = {
-            "selective_alignment": "draws every object of the two-object prompts",
             "pinpoint_ness": "draws the neighbours",
             "multilingual_proportion": "shows the target for translated prompts",
             "worst_language": "shows the target for translated prompts",
             "leak_at_k_unnamed": "shows the target for wordings without its name",
         }[metric]
-        if metric == "selective_alignment":  # one of two nouns is nearly always there, so the pair is what counts
-            base = self._whole_pairs(self.summary.models["base"].table)
         hits, n = int(base.hit.sum()), len(base.hit)
         known = {"base_draws": {"value": hits / n, "hits": hits, "n": n}}
         if hits / n >= KNOWN_FLOOR:
@@ -186,10 +196,6 @@ class Holistic:
             return "this suite has no two-object prompts of the target"
         erased = np.array([name in self.summary.target.names for name in self._objects])
         return selective_alignment(visible, asked, erased, prompt_index(pairs))
-
-    def _whole_pairs(self, table: Table) -> Outcomes:
-        pairs, asked, visible = self._pairs(table)
-        return Outcomes((visible | ~asked).all(1), prompt_index(pairs))
 
     def _pairs(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray]:
         """Two-object rows; which objects their prompts ask for, and which the judge sees, (n, objects) bool."""

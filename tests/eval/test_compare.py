@@ -1,5 +1,6 @@
 """Differences between planted models, whose numbers are known beforehand."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval import report
 from eval.compare import Evaluation, Sample, compare, difference
 from eval.grid import Target
 from eval.rows import Row
@@ -102,6 +104,25 @@ def test_the_metrics_of_the_aspects_are_paired_too(planted: Callable, tmp_path: 
         assert pair["metrics"][metric]["lo"] == pytest.approx(recorded["lo"])
     assert pair["metrics"]["target_proportion"]["value"] == -0.5
     assert "drift_latent" not in pair["metrics"]  # not run
+
+
+def test_pairs_that_base_does_not_draw_are_not_compared(planted: Callable, tmp_path: Path) -> None:
+    def one_of_two(row: Row) -> tuple[str, str, str]:
+        return row.style, row.object.partition("+")[0], ""
+
+    aspects = ["selective_alignment"]
+    plant = type(planted)(replace(planted.suite, aspects=aspects))
+    found = plant(tmp_path / "one", VAN_GOGH, {"erased": half_erased, "base": one_of_two})
+    (pair,) = compare([found])["differences"]
+    assert not {"in_prompt", "selective_alignment"} & pair["metrics"].keys()
+    report.render(found.folder)
+    told = (found.folder / "report.md").read_text(encoding="utf-8")
+    for title in ("In-prompt retention", "Selective alignment"):
+        assert re.search(rf"^\| {title} \| \d.* \| not run: base draws 0 of 2 pairs \|", told, re.M), told
+    assert (found.folder / "report.html").read_text(encoding="utf-8").count("not run: base draws 0 of 2 pairs") == 2
+    known = plant(tmp_path / "known", VAN_GOGH, {"erased": half_erased, "base": as_asked})
+    (pair,) = compare([known])["differences"]
+    assert {"in_prompt", "selective_alignment"} <= pair["metrics"].keys()
 
 
 def test_a_difference_turns_its_sign_with_its_sides() -> None:
