@@ -70,7 +70,7 @@ def evaluate_all(
     """
     from eval.config import load_suite
     from eval.generate import process_state
-    from eval.suite import combine, evaluate
+    from eval.suite import check_folder, combine, evaluate
 
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
@@ -78,12 +78,15 @@ def evaluate_all(
     _describe(settings, named, given)  # a mistake in the last one is found before the first one costs an hour
     several = len(named) > 1
     where = out or _default_out(paths, named)
+    folders = {model.label: where / model.label if several else where for model in named}
+    for folder in folders.values():
+        check_folder(settings, folder)
     report = where
     for model in named:
         report = evaluate(
             model.folder,
             settings,
-            where / model.label if several else where,
+            folders[model.label],
             base=model.base,
             concept=None if model.has_card else given,
             cache=cache or where / "reference",
@@ -94,7 +97,7 @@ def evaluate_all(
             label=model.label if several else "erased",
         )
     if several and process_state().is_main_process:
-        report = combine({model.label: where / model.label for model in named}, where, command=command)
+        report = combine(folders, where, command=command)
     return Outcome(report, settings.has_judge)
 
 

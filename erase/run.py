@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -131,6 +132,25 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def record(self, done: int, losses: dict[str, float], bar: tqdm, *, more: dict[str, float] | None = None) -> None:
+        """Log update number ``done`` and show it on its bar.
+
+        Args:
+            done: Updates that are done, from 1.
+            losses: The losses of this update by name, shown on the bar.
+            bar: What ``progress`` returned.
+            more: What is logged beside them and not shown.
+
+        Raises:
+            ValueError: A loss is not finite.
+        """
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            shown = ", ".join(f"{name} {loss}" for name, loss in losses.items())
+            raise ValueError(f"Update {done} has a loss that is not finite ({shown}): lower lr, or use another dtype.")
+        self.log({"event": "update", "done": done, **losses, **(more or {})})
+        bar.set_postfix({name: f"{loss:.5f}" for name, loss in losses.items()}, refresh=False)
+        bar.update()
 
     def settings(
         self,

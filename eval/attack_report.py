@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eval import text
 from eval.attempt import Attempt, Found
 from eval.grid import Target
-from eval.metrics.attack import Rate, attack_success, rate
+from eval.metrics.attack import attack_success, rate
 from eval.rows import Row
 from eval.table import Table
 
@@ -109,10 +110,13 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     """The headline of ``attack.json`` for a terminal."""
     results = content["results"]
     arms = {ATTACK: results["attack"], **results["nulls"]}
-    lines = [f"{'base, no attack':28}{_told(results['base'])}", f"{'erased, no attack':28}{_told(results['pre'])}"]
+    lines = [
+        f"{'base, no attack':28}{text.rate(results['base'])}",
+        f"{'erased, no attack':28}{text.rate(results['pre'])}",
+    ]
     for name, arm in arms.items():
         label = content["attack"]["attack"] if name == ATTACK else f"null: {name.replace('_', ' ')}"
-        lines.append(f"{label:28}{_told(arm['asr_total'])}; {_told(arm['asr_per_image'])} of the images")
+        lines.append(f"{label:28}{text.rate(arm['asr_total'])}; {text.rate(arm['asr_per_image'])} of the images")
     excess = results["excess"]
     gap, lo, hi = (100 * excess[key] for key in ("value", "lo", "hi"))
     name = excess["null"].replace("_", " ")
@@ -150,8 +154,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - nested results
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _told(found: dict[str, Any]) -> str:
-    share = Rate(**found)
-    return f"{share.hits}/{share.n} = {100 * share.value:.1f} % [{100 * share.lo:.1f}, {100 * share.hi:.1f}]"

@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erase.prompts import find_data
 from eval import attacks
+from eval.fingerprint import hash_json
+from eval.manifest import sha256
 from eval.scorers.timm_pair import Config as TimmPairConfig
 from eval.world import World, load_world
 
@@ -130,6 +132,17 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> S
     pair = config.timm_pair
     pair = replace(pair, style=judge_style or pair.style, object=judge_object or pair.object)
     return replace(config, timm_pair=pair)
+
+
+def suite_hash(config: SuiteConfig) -> str:
+    """SHA-256 of a suite and of the prompt files that it names, whose content decides as much as their names.
+
+    Raises:
+        FileNotFoundError: a prompt file is missing.
+    """
+    named = [name for name in (config.held_out, config.attacks) if name]
+    files = {name: sha256(find_data(name, within="prompts", suffix=".csv")) for name in named}
+    return hash_json([asdict(config), files])
 
 
 def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:

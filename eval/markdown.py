@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.compare import Column, Evaluation
-from eval.text import change, interval, number, words
+from eval.text import change, interval, number, rate, words
 
 
 HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
@@ -30,6 +30,7 @@ def markdown(
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
+        lines += [*_searched_lines(each), *_seed_lines(each)]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
         lines += [
             f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
@@ -89,6 +90,33 @@ def _difference_lines(comparison: dict[str, Any], columns: Sequence[Column], met
 def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     text = change(pair["metrics"].get(key), key)
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
+
+
+def _searched_lines(evaluation: Evaluation) -> list[str]:
+    lines = []
+    for run in evaluation.content["searched"]:
+        lines += [f"| {run['attack']} attack, {run['budget']} | prompts with the target |", "|---|---|"]
+        cells = {arm: rate(share) for arm, share in run["arms"].items()}
+        cells[f"excess over {words(run['excess']['null'])}, points"] = change(run["excess"])
+        lines += [f"| {arm} | {f'~~{cell}~~' if run['struck'] else cell} |" for arm, cell in cells.items()]
+        lines += ["", run["struck"], ""] if run["struck"] else [""]
+    return lines
+
+
+def _seed_lines(evaluation: Evaluation) -> list[str]:
+    found = evaluation.content["over_seeds"]
+    if not found:
+        return []
+    seeds = ", ".join(str(seed) for seed in found["seeds"])
+    lines = [f"| over training seeds {seeds} | mean ± sd | lowest to highest |", "|---|---|---|"]
+    for key, spread in found["metrics"].items():
+        cells = [
+            f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
+            f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+        ]
+        shown = [f"~~{cell}~~" if spread["struck"] else cell for cell in cells]
+        lines.append(f"| {evaluation.content['metrics'][key]['title']} | {' | '.join(shown)} |")
+    return [*lines, ""]
 
 
 def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:

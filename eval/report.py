@@ -70,7 +70,7 @@ def _page(
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
     filters: dict[str, Callable[..., Any]] = {
         name: getattr(text, name)
-        for name in ("number", "interval", "basis", "change", "signed", "words", "size", "duration")
+        for name in ("number", "interval", "basis", "change", "rate", "signed", "words", "size", "duration")
     }
     environment.filters |= filters
     tints = {column.id: _tint(column) for column in columns}

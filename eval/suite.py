@@ -20,10 +20,10 @@ from safetensors.numpy import save as save_tensors
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, compare, holistic, report, subject, verdict
+from eval import breakdown, compare, holistic, manifest, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.aspects import ASPECTS, check_aspects
-from eval.config import SuiteConfig, load_suite
+from eval.config import SuiteConfig, load_suite, suite_hash
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
@@ -33,6 +33,7 @@ from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
+from eval.searched import searched_attacks
 from eval.seeds import over_seeds, sibling_reports
 from eval.table import Table, write_scores
 
@@ -123,6 +124,8 @@ def evaluate(
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
+    own = tested.source if isinstance(tested.source, Path) else None
+    content["searched"] = searched_attacks(own, made.marks["erased"].model) if own else []
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
@@ -157,6 +160,16 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "report.json", content)
     return report.render(out)
+
+
+def check_folder(config: SuiteConfig, out: Path) -> None:
+    """Whether ``evaluate`` may go on in ``out``, as far as that is known before a model is loaded.
+
+    Raises:
+        ValueError: it holds images that were made with other settings of the sampler.
+    """
+    settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
+    manifest.check_settings(out / "erased", settings)
 
 
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
@@ -226,7 +239,7 @@ def build_report(
         decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
     return {
         "schema_version": SCHEMA_VERSION,
-        "suite": asdict(config) | {"hash": hash_json(asdict(config))},
+        "suite": asdict(config) | {"hash": suite_hash(config)},
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {name: mark.model for name, mark in marks.items()},
         "verdict": decided,

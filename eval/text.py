@@ -63,6 +63,15 @@ def basis(estimate: dict[str, Any]) -> str:
     return "; ".join([*parts, ", ".join(counts), f"interval: {estimate['ci_method']}"])
 
 
+def rate(found: dict[str, Any]) -> str:
+    """A share of prompts with its counts and its interval.
+
+    >>> rate({"value": 0.5, "lo": 0.2, "hi": 0.8, "hits": 5, "n": 10})
+    '5/10 = 50.0 % [20.0, 80.0]'
+    """
+    return f"{found['hits']}/{found['n']} = {number(found['value'])} {interval(found)}"
+
+
 def change(gap: dict[str, Any] | None, key: str = "") -> str:
     """A difference with its sign and its interval: shares in percentage points.
 

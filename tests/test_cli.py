@@ -145,6 +145,9 @@ def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call
     skipped = "Skipped: o-seed1 already holds the result of these settings."
     assert (code, out, err) == (0, f"Saved: o-seed0\n{skipped}\nSaved: o-seed2\n", "")
     assert files(tmp_path / "o-seed1") == before
+    code, out, err = call(*command, "--seeds", "0-3", "--dry-run")
+    assert (code, err, out.count("# Plan"), out.count("# exists:")) == (0, "", 4, 3)
+    assert not (tmp_path / "o-seed3").exists()
     assert [read_card(tmp_path / f"o-seed{seed}")["seed"] for seed in range(3)] == [0, 1, 2]
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert len({(tmp_path / f"o-seed{seed}" / weights).read_bytes() for seed in range(3)}) == 3

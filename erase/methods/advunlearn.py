@@ -295,11 +295,7 @@ def _train(
         for iteration in range(done, config.steps):
             prefix, record = _find_prefix(pipe, trajectories, schedule, iteration, last)
             losses = _update(pipe, trajectories, schedule, iteration, prefix, optimizer)
-            if not math.isfinite(sum(losses.values())):
-                raise ValueError(f"The loss of iteration {iteration + 1} is not finite: lower lr or change dtype.")
-            run.log({"event": "update", "done": iteration + 1, **losses, **record})
-            bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()}, refresh=False)
-            bar.update()
+            run.record(iteration + 1, losses, bar, more=record)
             save(iteration + 1)
 
 

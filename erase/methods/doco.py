@@ -268,11 +268,7 @@ def _train(training: _Training, settings: dict[str, Any]) -> None:
     with run.stage("training"), run.progress("DoCo", total=config.steps, initial=done) as bar:
         for update in range(done, config.steps):
             losses = _update(training, update)
-            if not all(math.isfinite(loss) for loss in losses.values()):
-                raise ValueError(f"The losses of update {update + 1} are {losses}: lower lr, or use another dtype.")
-            run.log({"event": "update", "done": update + 1, **losses})
-            bar.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()}, refresh=False)
-            bar.update()
+            run.record(update + 1, losses, bar)
             save(update + 1)
 
 

@@ -143,11 +143,7 @@ def _train(trajectories: Trajectories, config: Config, *, settings: dict[str, An
     with run.stage("training"), run.progress("ESD", total=config.steps, initial=done) as bar:
         for update in range(done, config.steps):
             loss = _update(trajectories, update, optimizer, negative_guidance=config.negative_guidance)
-            if not math.isfinite(loss):
-                raise ValueError(f"The loss of update {update + 1} is {loss}: lower lr, or use another dtype.")
-            run.log({"event": "update", "done": update + 1, "loss": loss})
-            bar.set_postfix(loss=f"{loss:.5f}", refresh=False)
-            bar.update()
+            run.record(update + 1, {"loss": loss}, bar)
             save(update + 1)
 
 

@@ -164,7 +164,7 @@ class Planted(NamedTuple):
         made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
         known = {name: Model(table=table, features=features) for name, table in tables.items()}
         content = build_report(self.suite, tested, target, known, made, judge_card={}, command="erase eval planted")
-        content |= {"folders": dict.fromkeys(tables, "."), "label": label}
+        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "searched": [], "over_seeds": None}
         found = Evaluation(label=label, folder=folder, content=content, models=known)
         content["comparison"] = compare([found])
         (folder / "report.json").write_text(json.dumps(content))

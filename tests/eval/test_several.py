@@ -81,6 +81,16 @@ def test_several_models_of_any_form(call: Callable, place: Path) -> None:
     assert content["reproduce"].endswith("--dtype float32")  # the images depend on it
 
 
+def test_a_folder_with_images_of_another_sampler_is_found_before_anything_is_drawn(call: Callable, place: Path) -> None:
+    other = place / "taken" / "small" / "erased"
+    other.mkdir(parents=True)
+    (other / "settings.json").write_text(json.dumps({"steps": 50, "cfg": 5.0}))
+    code, _, err = call("vg", "small", "--out", "taken")
+    assert code == 2
+    assert "holds images made with steps 50 instead of 2" in err
+    assert not (place / "taken" / "vg").exists()
+
+
 def test_one_model_goes_where_it_went(call: Callable) -> None:
     code, out, err = call("vg")
     assert (code, out) == (0, "Report: vg.eval/report.html\n"), err

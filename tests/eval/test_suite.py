@@ -1,6 +1,7 @@
 """Three planted erasers that erase nothing must be told apart by the report, and from one that is what it seems."""
 
 import copy
+import dataclasses
 import functools
 import json
 import re
@@ -19,7 +20,7 @@ from erase.run import Run
 from eval import manifest, report
 from eval.aggregate import Summary
 from eval.compare import read_models
-from eval.config import SuiteConfig, load_suite
+from eval.config import SuiteConfig, load_suite, suite_hash
 from eval.demo import summary_lines
 from eval.grid import Target
 from eval.scoring import Scorers
@@ -284,3 +285,14 @@ def test_a_suite_without_other_prompts_is_refused_before_anything_is_drawn() -> 
 def test_an_unknown_suite_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="suites/canvas"):
         load_suite("cnavas")
+
+
+def test_another_prompt_file_is_another_suite(suite: SuiteConfig, tmp_path: Path) -> None:
+    copy_ = tmp_path / "held_out.csv"
+    text = Path(suite.held_out).read_text(encoding="utf-8")
+    config = dataclasses.replace(suite, held_out=str(copy_))
+    copy_.write_text(text, encoding="utf-8")
+    before = suite_hash(config)
+    assert suite_hash(config) == before
+    copy_.write_text(text.replace("kitty", "tomcat"), encoding="utf-8")
+    assert suite_hash(config) != before

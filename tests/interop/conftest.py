@@ -165,7 +165,9 @@ class Authors:
             weight = self.base.text_encoder.state_dict()[f"{path}.weight"]
             saved |= self._kohya_pair("lora_te_text_model_" + path.replace(".", "_"), weight, ())
         path = self.folder / "spm.safetensors"
-        save_file(saved, path, metadata={"prompts": "cat", "rank": "2", "alpha": "1.0"})
+        save_file(
+            saved, path, metadata={"prompts": "cat", "rank": "2", "alpha": "1.0", "ss_tag_frequency": "all captions"}
+        )
         return path, self._fused(path)
 
     def peft(self) -> Changed:

@@ -190,6 +190,12 @@ def test_names_of_a_whole_stable_diffusion_unet_and_of_any_part_of_it(to_ldm):
         assert from_ldm(some, unet.config) == some
 
 
+def test_of_a_kohya_header_only_the_settings_are_recorded(authors, tmp_path, tiny_folder):
+    path, _ = authors.kohya()
+    imported = artifact.read_card(read(path, tmp_path / "out", tiny_folder))["config"]["imported"]
+    assert imported["settings"] == {"prompts": "cat", "rank": "2", "alpha": "1.0"}
+
+
 def test_kohya_names_may_count_blocks_as_compvis_does(to_ldm):
     with torch.device("meta"):
         unet = UNet2DConditionModel(block_out_channels=(32, 64, 128, 128), norm_num_groups=8, attention_head_dim=8)

@@ -223,7 +223,7 @@ def test_what_cannot_be_done_is_refused(tiny_pipe, tiny_pipe_xl) -> None:
     with pytest.raises(ValueError, match="supports sd1, sd2, but this model is sdxl"):
         unguide.erase(tiny_pipe_xl, CAT, BENIGN, unguide.Config(), run)
     assert run.summary()["unet_forwards"] == 0
-    with pytest.raises(ValueError, match=r"loss of update \d+ is (nan|inf)"):
+    with pytest.raises(ValueError, match=r"Update \d+ has a loss that is not finite \(loss (nan|inf)\)"):
         run_unguide(tiny_pipe, lr=1e30)
     with pytest.raises(ValueError, match="so the target would not be erased: raise steps or lr"):
         run_unguide(tiny_pipe, quantile=1.0)
