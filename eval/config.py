@@ -134,15 +134,16 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> S
     return replace(config, timm_pair=pair)
 
 
-def suite_hash(config: SuiteConfig) -> str:
-    """SHA-256 of a suite and of the prompt files that it names, whose content decides as much as their names.
+def describe_suite(config: SuiteConfig) -> dict[str, Any]:
+    """What a report keeps of a suite: its settings, the SHA-256 of each prompt file that it names, and one of it all.
 
     Raises:
         FileNotFoundError: a prompt file is missing.
     """
     named = [name for name in (config.held_out, config.attacks) if name]
     files = {name: sha256(find_data(name, within="prompts", suffix=".csv")) for name in named}
-    return hash_json([asdict(config), files])
+    settings = asdict(config)
+    return settings | {"prompt_files": files, "hash": hash_json([settings, files])}
 
 
 def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:

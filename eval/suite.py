@@ -23,7 +23,8 @@ from erase.prompts import find_data
 from eval import breakdown, compare, holistic, manifest, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.aspects import ASPECTS, check_aspects
-from eval.config import SuiteConfig, load_suite, suite_hash
+from eval.compare import SCHEMA_VERSION
+from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
@@ -36,9 +37,6 @@ from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.searched import searched_attacks
 from eval.seeds import over_seeds, sibling_reports
 from eval.table import Table, write_scores
-
-
-SCHEMA_VERSION = 2
 
 
 class Made(NamedTuple):
@@ -96,7 +94,7 @@ def evaluate(
     check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
-    rows = suite_rows(config, target)
+    rows, described = suite_rows(config, target), describe_suite(config)
     scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -118,6 +116,7 @@ def evaluate(
         target,
         models,
         made,
+        described=described,
         judge_card=_judge_card(scorers),
         neighbours=images.neighbours,
         command=command,
@@ -207,13 +206,23 @@ def build_report(
     models: dict[str, Model],
     made: Made,
     *,
+    described: dict[str, Any],
     judge_card: dict[str, Any],
     neighbours: Sequence[str] = (),
     command: str = "",
 ) -> dict[str, Any]:
     """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
 
-    ``neighbours`` are the concepts that pinpoint-ness looks at, ``report.json`` keeps them under that name.
+    Args:
+        config: the suite.
+        tested: what was evaluated.
+        target: what was erased, in the labels of the suite's world.
+        models: the scores by role: erased, base and perhaps gold.
+        made: what is known of the models.
+        described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
+        judge_card: what the judge says about itself.
+        neighbours: the concepts that pinpoint-ness looks at.
+        command: how to repeat this.
 
     Raises:
         ValueError: a cell of the grid is incomplete, or the models' images are not paired.
@@ -239,7 +248,7 @@ def build_report(
         decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
     return {
         "schema_version": SCHEMA_VERSION,
-        "suite": asdict(config) | {"hash": suite_hash(config)},
+        "suite": described,
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {name: mark.model for name, mark in marks.items()},
         "verdict": decided,

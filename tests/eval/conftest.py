@@ -21,7 +21,7 @@ from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.concept import Concept
 from eval.aggregate import Model
 from eval.compare import Evaluation, compare, read_evaluation
-from eval.config import SuiteConfig
+from eval.config import SuiteConfig, describe_suite
 from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
@@ -163,7 +163,16 @@ class Planted(NamedTuple):
         tested = Subject(folder, Concept(target=target.names, kind=target.kind), "planted", {})
         made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
         known = {name: Model(table=table, features=features) for name, table in tables.items()}
-        content = build_report(self.suite, tested, target, known, made, judge_card={}, command="erase eval planted")
+        content = build_report(
+            self.suite,
+            tested,
+            target,
+            known,
+            made,
+            described=describe_suite(self.suite),
+            judge_card={},
+            command="erase eval planted",
+        )
         content |= {"folders": dict.fromkeys(tables, "."), "label": label, "searched": [], "over_seeds": None}
         found = Evaluation(label=label, folder=folder, content=content, models=known)
         content["comparison"] = compare([found])

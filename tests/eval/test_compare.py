@@ -12,6 +12,7 @@ from eval import report
 from eval.compare import Evaluation, Sample, compare, difference
 from eval.grid import Target
 from eval.rows import Row
+from eval.suite import combine
 
 
 VAN_GOGH = Target("style", ("Van_Gogh",))
@@ -153,6 +154,24 @@ def test_retained_concepts_lose_what_was_planted(models: list[Evaluation]) -> No
     assert rows["object", "Cats"]["value"] == 0
     assert rows["object", "Cats"]["lo"] < 0 < rows["object", "Cats"]["hi"]
     assert ("style", "Van_Gogh") not in rows  # it is not retained
+
+
+def test_evaluations_of_different_contents_of_a_prompt_file_are_refused(planted: Callable, tmp_path: Path) -> None:
+    """The file has one name and other prompts, which the models' own rows need not show: those are of other targets."""
+    prompts = tmp_path / "held_out.csv"
+    prompts.write_bytes(Path(planted.suite.held_out).read_bytes())
+    plant = type(planted)(replace(planted.suite, held_out=str(prompts)))
+    for name in ("vg", "again", "cats"):
+        if name == "cats":
+            prompts.write_text(prompts.read_text(encoding="utf-8").replace("kitty", "tomcat"), encoding="utf-8")
+        target = CATS if name == "cats" else VAN_GOGH
+        plant(tmp_path / name, target, {"erased": as_asked, "base": as_asked}, name)
+    combine({name: tmp_path / name for name in ("vg", "again")}, tmp_path / "out")
+    with pytest.raises(
+        ValueError, match=r"cats and vg were evaluated with different contents of the prompt file .*csv"
+    ):
+        combine({name: tmp_path / name for name in ("vg", "cats")}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_compared_is_refused(models: list[Evaluation], planted: Callable, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from erase.run import Run
 from eval import manifest, report
 from eval.aggregate import Summary
 from eval.compare import read_models
-from eval.config import SuiteConfig, load_suite, suite_hash
+from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.demo import summary_lines
 from eval.grid import Target
 from eval.scoring import Scorers
@@ -292,7 +292,11 @@ def test_another_prompt_file_is_another_suite(suite: SuiteConfig, tmp_path: Path
     text = Path(suite.held_out).read_text(encoding="utf-8")
     config = dataclasses.replace(suite, held_out=str(copy_))
     copy_.write_text(text, encoding="utf-8")
-    before = suite_hash(config)
-    assert suite_hash(config) == before
+    before = describe_suite(config)
+    assert describe_suite(config) == before
+    assert before["prompt_files"] == {str(copy_): manifest.sha256(copy_)}
     copy_.write_text(text.replace("kitty", "tomcat"), encoding="utf-8")
-    assert suite_hash(config) != before
+    assert describe_suite(config)["hash"] != before["hash"]
+    attacked = describe_suite(dataclasses.replace(config, attacks=str(copy_), held_out=""))
+    copy_.write_text(text, encoding="utf-8")
+    assert describe_suite(dataclasses.replace(config, attacks=str(copy_), held_out=""))["hash"] != attacked["hash"]
