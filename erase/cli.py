@@ -154,6 +154,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder that keeps the images of base and gold for other evaluations.", show_default=False),
     ] = None,
+    attacks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of an 'erase attack' on one of the models, to show in the report; repeatable. Those beside "
+            "a model (PATH.soft, PATH.discrete, ...) are shown without it.",
+            show_default=False,
+        ),
+    ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -170,7 +178,7 @@ def evaluate(
     quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
     flags += [("kind", kind), ("base-model", base_model), ("judge-style", judge_style), ("judge-object", judge_object)]
-    flags.append(("dtype", dtype))
+    flags += [*(("attacks", folder) for folder in attacks or ()), ("dtype", dtype)]
     settings: dict[str, Any] = {
         "target": target or [],
         "kind": kind,
@@ -185,7 +193,9 @@ def evaluate(
         print(plan_all(paths, suite, **settings))
         return
     command = shlex.join(["erase", "eval", *paths, *_as_flags(flags)])
-    report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
+    report, is_judged = evaluate_all(
+        paths, suite, **settings, cache=cache, attacks=attacks or [], quiet=quiet, command=command
+    )
     print(f"Report: {report}")
     if not is_judged:
         print("erase: nothing was judged, because the judge's weights are absent.", file=sys.stderr)

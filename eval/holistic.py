@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.aggregate import KNOWN_FLOOR, SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
+from eval.breakdown import without_null
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
@@ -362,16 +363,10 @@ def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any
             _strike(metrics[name], failed)
     for row in attacks:
         _strike(row, failed)
-    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks}
-    for row in attacks:
-        own, null = row["erased"]["n"], images.get((row["attack"], True), 0)
-        if not row["null"] and own != null:
-            sentence = (
-                f"An attack is reported beside a null attack of equal budget only; {row['attack']!r} has {own} images "
-                f"and its null has {null}."
-            )
-            for each in (row, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
-                _strike(each, [sentence])
+    for attack, sentence in without_null(attacks).items():
+        own = [row for row in attacks if row["attack"] == attack and not row["null"]]
+        for each in (*own, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
+            _strike(each, [sentence])
 
 
 def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.compare import Column, Evaluation
+from eval.searched import by_protocol
 from eval.text import change, interval, number, rate, words
 
 
@@ -28,9 +29,9 @@ def markdown(
         lines += [name + verdict["sentence"], "", *(f"- {reason}" for reason in verdict["reasons"]), ""]
     lines += [*_metric_lines(columns, metrics), ""]
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
+    lines += [*_searched_lines(evaluations), *_seed_lines(seed_tables(content, metrics))]
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
-        lines += [*_searched_lines(each), *_seed_lines(each)]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
         lines += [
             f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
@@ -92,31 +93,78 @@ def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
 
 
-def _searched_lines(evaluation: Evaluation) -> list[str]:
+def seed_tables(content: dict[str, Any], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Erasures that were trained with several seeds: their labels and seeds, and a row of text per metric.
+
+    Args:
+        content: ``report.json``.
+        metrics: ``eval.compare.metric_table`` of it.
+    """
+    if "evaluations" in content:
+        found = content["over_seeds"]
+    else:
+        found = [{"labels": [content["label"]], **content["over_seeds"]}] if content["over_seeds"] else []
+    return [
+        {
+            "labels": ", ".join(each["labels"]),
+            "seeds": ", ".join(map(str, each["seeds"])),
+            "rows": [
+                {
+                    "title": metrics[key]["title"],
+                    "mean": f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
+                    "range": f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+                    "struck": spread["struck"],
+                }
+                for key, spread in each["metrics"].items()
+            ],
+        }
+        for each in found
+    ]
+
+
+def _searched_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     lines = []
-    for run in evaluation.content["searched"]:
-        lines += [f"| {run['attack']} attack, {run['budget']} | prompts with the target |", "|---|---|"]
-        cells = {arm: rate(share) for arm, share in run["arms"].items()}
-        cells[f"excess over {words(run['excess']['null'])}, points"] = change(run["excess"])
-        lines += [f"| {arm} | {f'~~{cell}~~' if run['struck'] else cell} |" for arm, cell in cells.items()]
-        lines += ["", run["struck"], ""] if run["struck"] else [""]
+    for table in by_protocol({each.label: each.content["searched"] for each in evaluations}):
+        runs = table["runs"]
+        heads = [f"{run['label']} {run['note']}".strip() if len(evaluations) > 1 else run["note"] for run in runs]
+        lines += [f"Attack {table['title']}", "", f"| prompts with the target | {' | '.join(heads)} |"]
+        lines += [f"|---|{'---|' * len(runs)}"]
+        for name in table["rows"]:
+            cells = [next((rate(arm["total"]) for arm in run["arms"] if arm["name"] == name), "n/a") for run in runs]
+            lines.append(_struck_row(name, cells, runs))
+        lines.append(
+            _struck_row("excess over the stronger null, points", [change(run["excess"]) for run in runs], runs)
+        )
+        lines.append("")
+        lines += [
+            f"- {head or run['attack']}: {run['struck']}"
+            for head, run in zip(heads, runs, strict=True)
+            if run["struck"]
+        ]
+        lines.append("")
     return lines
 
 
-def _seed_lines(evaluation: Evaluation) -> list[str]:
-    found = evaluation.content["over_seeds"]
-    if not found:
-        return []
-    seeds = ", ".join(str(seed) for seed in found["seeds"])
-    lines = [f"| over training seeds {seeds} | mean ± sd | lowest to highest |", "|---|---|---|"]
-    for key, spread in found["metrics"].items():
-        cells = [
-            f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
-            f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+def _struck_row(name: str, cells: list[str], runs: list[dict[str, Any]]) -> str:
+    shown = [
+        f"~~{cell}~~" if run["struck"] and name != "base, no attack" else cell
+        for cell, run in zip(cells, runs, strict=True)
+    ]
+    return f"| {name} | {' | '.join(shown)} |"
+
+
+def _seed_lines(tables: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for table in tables:
+        lines += [
+            f"| {table['labels']}, training seeds {table['seeds']} | mean ± sd | lowest to highest |",
+            "|---|---|---|",
         ]
-        shown = [f"~~{cell}~~" if spread["struck"] else cell for cell in cells]
-        lines.append(f"| {evaluation.content['metrics'][key]['title']} | {' | '.join(shown)} |")
-    return [*lines, ""]
+        for row in table["rows"]:
+            shown = [f"~~{row[key]}~~" if row["struck"] else row[key] for key in ("mean", "range")]
+            lines.append(f"| {row['title']} | {' | '.join(shown)} |")
+        lines.append("")
+    return lines
 
 
 def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from eval import charts, compare, text
 from eval.compare import Column, Evaluation
-from eval.markdown import HEADLINE, markdown, title
+from eval.markdown import HEADLINE, markdown, seed_tables, title
+from eval.searched import by_protocol
 from eval.wall import build_wall
 
 
@@ -93,6 +94,8 @@ def _page(
             if column.role != "base" and evaluations[column.evaluation].content["cells"]
         ],
         withheld=_withheld(columns, metrics),
+        searched=by_protocol({each.label: each.content["searched"] for each in evaluations}),
+        over_seeds=seed_tables(content, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

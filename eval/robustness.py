@@ -37,11 +37,11 @@ from eval.generate import generate, process_state
 from eval.grid import Target, find_target, grid_rows
 from eval.rows import Row
 from eval.scoring import Scorers, load_scorers, score
+from eval.searched import SCHEMA_VERSION
 from eval.sheet import Tile, write_sheet
 from eval.table import Table, write_scores
 
 
-SCHEMA_VERSION = 1
 COSTS = ("seconds", "unet_forwards", "unet_backwards")
 
 

@@ -34,8 +34,8 @@ from eval.neighbours import find_neighbours
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
-from eval.searched import searched_attacks
-from eval.seeds import over_seeds, sibling_reports
+from eval.searched import describe_attack, find_attacks, foreign, read_attack
+from eval.seeds import by_erasure, over_seeds, sibling_reports
 from eval.table import Table, write_scores
 
 
@@ -58,6 +58,7 @@ def evaluate(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     scorers: Scorers | None = None,
+    attacks: Sequence[Path] = (),
     trust_remote_code: bool = False,
     progress: bool = True,
     command: str = "",
@@ -76,6 +77,7 @@ def evaluate(
         device: where models that this function loads run.
         dtype: of models that this function loads.
         scorers: instead of the suite's judge and CLIP model.
+        attacks: folders that ``erase attack`` filled for this model; those beside ``source`` are found without it.
         trust_remote_code: allow a folder without ``erasure.json`` to bring its own pipeline code.
         progress: show progress bars.
         command: how to repeat this, printed in the report.
@@ -86,7 +88,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a folder or an image is missing.
-        ValueError: a setting is wrong, or a cell of the grid is incomplete.
+        ValueError: a setting is wrong, a cell of the grid is incomplete, or one of ``attacks`` is of another model.
     """
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
@@ -95,6 +97,7 @@ def evaluate(
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
     rows, described = suite_rows(config, target), describe_suite(config)
+    searched = _read_attacks(tested.source, attacks)
     scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -102,6 +105,7 @@ def evaluate(
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return out / "report.html"
+    _check_attacks(searched, attacks, made, target)
     if images.vae is not None:
         scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
     scored = _score_all(images.folders, rows, scorers, config)
@@ -119,12 +123,11 @@ def evaluate(
         described=described,
         judge_card=_judge_card(scorers),
         neighbours=images.neighbours,
+        searched=searched,
         command=command,
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
-    own = tested.source if isinstance(tested.source, Path) else None
-    content["searched"] = searched_attacks(own, made.marks["erased"].model) if own else []
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
@@ -154,6 +157,8 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "verdicts": {each.label: each.content["verdict"] for each in evaluations},
         "metrics": compare.metric_table(evaluations, compare.find_columns(evaluations)),
         "comparison": compared,
+        "searched": {each.label: each.content["searched"] for each in evaluations},
+        "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
         "reproduce": command,
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -161,14 +166,19 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     return report.render(out)
 
 
-def check_folder(config: SuiteConfig, out: Path) -> None:
-    """Whether ``evaluate`` may go on in ``out``, as far as that is known before a model is loaded.
+def check_images(tested: subject.Subject, config: SuiteConfig, out: Path, *, device: str, dtype: torch.dtype) -> str:
+    """Check, before anything is drawn, that ``evaluate`` may go on in ``out``; this loads the model.
+
+    Returns:
+        The model's fingerprint.
 
     Raises:
-        ValueError: it holds images that were made with other settings of the sampler.
+        ValueError: ``out`` holds images of another model or of other settings of the sampler.
     """
-    settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
+    pipe = subject.open_erased(tested, device=device, dtype=dtype)
+    settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
     manifest.check_settings(out / "erased", settings)
+    return str(settings["model_hash"])
 
 
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
@@ -209,6 +219,7 @@ def build_report(
     described: dict[str, Any],
     judge_card: dict[str, Any],
     neighbours: Sequence[str] = (),
+    searched: Mapping[Path, dict[str, Any]] | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
@@ -222,6 +233,7 @@ def build_report(
         described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
         judge_card: what the judge says about itself.
         neighbours: the concepts that pinpoint-ness looks at.
+        searched: attacks on the model, the content of ``attack.json`` by folder.
         command: how to repeat this.
 
     Raises:
@@ -242,6 +254,9 @@ def build_report(
     holistic.withhold(wider, attacks, failed)
     for row in held_out:
         row["struck"] = " ".join(failed) or None
+    hashes = {name: mark.model for name, mark in marks.items()}
+    runs = [describe_attack(folder, run, hashes, target, failed) for folder, run in (searched or {}).items()]
+    gates += verdict.null_gate(breakdown.without_null(attacks), runs) if attacks or runs else []
     decided = verdict.not_judged()
     if summary.is_judged:
         judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
@@ -250,7 +265,7 @@ def build_report(
         "schema_version": SCHEMA_VERSION,
         "suite": described,
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
-        "models": {name: mark.model for name, mark in marks.items()},
+        "models": hashes,
         "verdict": decided,
         "gates": gates,
         "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
@@ -259,6 +274,7 @@ def build_report(
         "neighbours": list(neighbours),
         "held_out": held_out,
         "attacks": attacks,
+        "searched": runs,
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
@@ -344,6 +360,20 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     }
     scored = {"erased": others["erased"], "base": base}
     return scored | {name: each for name, each in others.items() if name != "erased"}
+
+
+def _read_attacks(source: Path | DiffusionPipeline, given: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """The attacks that were given and those beside the model, each once."""
+    beside = find_attacks(source) if isinstance(source, Path) else []
+    return {folder: read_attack(folder) for folder in dict.fromkeys(each.resolve() for each in (*given, *beside))}
+
+
+def _check_attacks(searched: dict[Path, dict[str, Any]], given: Sequence[Path], made: Made, target: Target) -> None:
+    """Refuse an attack that was named and is of another model; one that only lies beside it is marked."""
+    models = {name: mark.model for name, mark in made.marks.items()}
+    for folder in given:
+        if reason := foreign(searched[folder.resolve()], models, target):
+            raise ValueError(f"The attack in {folder} does not belong to this model. {reason}")
 
 
 def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:

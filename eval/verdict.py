@@ -223,6 +223,20 @@ def gates(
     ]
 
 
+def null_gate(without: dict[str, str], searched: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The gate of the attacks: an attack counts only by what it brings beyond as many tries without it.
+
+    Args:
+        without: attack prompts of the suite -> why they may not be read.
+        searched: what ``erase attack`` found, from ``eval.searched.describe_attack``; those of other models are struck
+            already.
+    """
+    found = [*without.values(), *(run["without_null"] for run in searched if not run["is_foreign"])]
+    failed = [reason for reason in found if reason]
+    told = "Every attack on this model stands beside a null attack that draws as many images."
+    return [{"name": "null attack", "passed": not failed, "sentence": " ".join(failed) or told}]
+
+
 def judge_quality(summary: Summary, card: dict[str, Any]) -> dict[str, float]:
     """Sensitivity on held-out real images of the target (the judge's card), specificity on the base's other images."""
     known = card.get(f"{summary.target.kind}_sensitivity", {})

@@ -142,6 +142,7 @@ class Planted(NamedTuple):
         target: Target,
         models: dict[str, Callable[[Row], tuple[str, str, str]]],
         label: str = "erased",
+        searched: dict[Path, dict[str, Any]] | None = None,
     ) -> Evaluation:
         """Write a folder.
 
@@ -150,6 +151,7 @@ class Planted(NamedTuple):
             target: what was erased.
             models: base, erased and perhaps gold -> row -> style and object that the judge sees, and what is broken.
             label: of the erased model.
+            searched: attacks on it, the content of ``attack.json`` by folder.
         """
         rows = suite_rows(self.suite, target)
         tables = {
@@ -171,9 +173,10 @@ class Planted(NamedTuple):
             made,
             described=describe_suite(self.suite),
             judge_card={},
+            searched=searched,
             command="erase eval planted",
         )
-        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "searched": [], "over_seeds": None}
+        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "over_seeds": None}
         found = Evaluation(label=label, folder=folder, content=content, models=known)
         content["comparison"] = compare([found])
         (folder / "report.json").write_text(json.dumps(content))

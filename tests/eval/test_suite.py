@@ -230,6 +230,22 @@ def test_an_artefact_on_disk(
         evaluate(tmp_path / "vg", suite, tmp_path / "other", scorers=scorers, progress=False)
 
 
+def test_an_attack_on_another_model_is_refused_where_it_is_named(
+    tiny_pipe: StableDiffusionPipeline,
+    tiny_folder: Path,
+    suite: SuiteConfig,
+    scorers: Scorers,
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    attack = {"schema_version": 1, "models": {"erased": "0" * 64, "base": "0" * 64}, "provenance": {"dtype": "float16"}}
+    (tmp_path / "attack.json").write_text(json.dumps(attack), encoding="utf-8")
+    options = {"base": str(tiny_folder), "concept": VAN_GOGH, "cache": cache, "scorers": scorers, "progress": False}
+    with pytest.raises(ValueError, match=r"does not belong to this model\. It was run on .* \(0{12}, float16\)"):
+        evaluate(tiny_pipe, suite, tmp_path / "out", attacks=[tmp_path], **options)
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
 def test_an_object_target(tiny_pipe, tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path: Path) -> None:
     settings = {"base": str(tiny_folder), "scorers": scorers, "progress": False, "seeds": [1, 2]}
     concept = Concept(target=("Cats",), kind="object")
