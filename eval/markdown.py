@@ -29,7 +29,7 @@ def markdown(
         lines += [name + verdict["sentence"], "", *(f"- {reason}" for reason in verdict["reasons"]), ""]
     lines += [*_metric_lines(columns, metrics), ""]
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
-    lines += [*_searched_lines(evaluations), *_seed_lines(seed_tables(content, metrics))]
+    lines += [*_searched_lines(evaluations), *_seed_lines(seed_table(content, metrics))]
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
@@ -93,40 +93,48 @@ def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
 
 
-def seed_tables(content: dict[str, Any], metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Erasures that were trained with several seeds: their labels and seeds, and a row of text per metric.
+def seed_table(content: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Erasures that were trained with several seeds: a column for each, and a row of text per metric.
 
     Args:
         content: ``report.json``.
         metrics: ``eval.compare.metric_table`` of it.
+
+    Returns:
+        ``columns`` with the labels and the seeds of each erasure, none if there is none; ``rows`` with the title of a
+        metric and, for each column, its mean and standard deviation, its range and what strikes it, or None.
     """
     if "evaluations" in content:
         found = content["over_seeds"]
     else:
         found = [{"labels": [content["label"]], **content["over_seeds"]}] if content["over_seeds"] else []
-    return [
-        {
-            "labels": ", ".join(each["labels"]),
-            "seeds": ", ".join(map(str, each["seeds"])),
-            "rows": [
-                {
-                    "title": metrics[key]["title"],
-                    "mean": f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
-                    "range": f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
-                    "struck": spread["struck"],
-                }
-                for key, spread in each["metrics"].items()
-            ],
-        }
-        for each in found
-    ]
+    keys = dict.fromkeys(key for each in found for key in each["metrics"])
+    return {
+        "columns": [
+            {"labels": each["labels"], "seeds": ", ".join(str(seed) for seed in each["seeds"])} for each in found
+        ],
+        "rows": [
+            {"title": metrics[key]["title"], "cells": [_spread(each["metrics"].get(key), key) for each in found]}
+            for key in keys
+        ],
+    }
+
+
+def _spread(spread: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
+    if spread is None:
+        return None
+    return {
+        "mean": f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
+        "range": f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+        "struck": spread["struck"],
+    }
 
 
 def _searched_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     lines = []
     for table in by_protocol({each.label: each.content["searched"] for each in evaluations}):
         runs = table["runs"]
-        heads = [f"{run['label']} {run['note']}".strip() if len(evaluations) > 1 else run["note"] for run in runs]
+        heads = [f"{run['label']} {run['note']}".strip() for run in runs]
         lines += [f"Attack {table['title']}", "", f"| prompts with the target | {' | '.join(heads)} |"]
         lines += [f"|---|{'---|' * len(runs)}"]
         for name in table["rows"]:
@@ -136,35 +144,31 @@ def _searched_lines(evaluations: Sequence[Evaluation]) -> list[str]:
             _struck_row("excess over the stronger null, points", [change(run["excess"]) for run in runs], runs)
         )
         lines.append("")
-        lines += [
-            f"- {head or run['attack']}: {run['struck']}"
-            for head, run in zip(heads, runs, strict=True)
-            if run["struck"]
-        ]
+        lines += [f"- {head}: {run['struck']}" for head, run in zip(heads, runs, strict=True) if run["struck"]]
         lines.append("")
     return lines
 
 
 def _struck_row(name: str, cells: list[str], runs: list[dict[str, Any]]) -> str:
     shown = [
-        f"~~{cell}~~" if run["struck"] and name != "base, no attack" else cell
+        f"~~{cell}~~" if run["struck"] and name != "base, no attack" and cell != "n/a" else cell
         for cell, run in zip(cells, runs, strict=True)
     ]
     return f"| {name} | {' | '.join(shown)} |"
 
 
-def _seed_lines(tables: list[dict[str, Any]]) -> list[str]:
-    lines = []
-    for table in tables:
-        lines += [
-            f"| {table['labels']}, training seeds {table['seeds']} | mean ± sd | lowest to highest |",
-            "|---|---|---|",
+def _seed_lines(table: dict[str, Any]) -> list[str]:
+    columns = [f"{', '.join(each['labels'])}, training seeds {each['seeds']}" for each in table["columns"]]
+    if not columns:
+        return []
+    lines = [f"| mean ± sd, lowest to highest | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for row in table["rows"]:
+        cells = [f"{cell['mean']}, {cell['range']}" if cell else "n/a" for cell in row["cells"]]
+        shown = [
+            f"~~{told}~~" if cell and cell["struck"] else told for told, cell in zip(cells, row["cells"], strict=True)
         ]
-        for row in table["rows"]:
-            shown = [f"~~{row[key]}~~" if row["struck"] else row[key] for key in ("mean", "range")]
-            lines.append(f"| {row['title']} | {' | '.join(shown)} |")
-        lines.append("")
-    return lines
+        lines.append(f"| {row['title']} | {' | '.join(shown)} |")
+    return [*lines, ""]
 
 
 def _held_out_lines(evaluation: Evaluation, *, several: bool) -> list[str]:

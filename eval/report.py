@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from eval import charts, compare, text
 from eval.compare import Column, Evaluation
-from eval.markdown import HEADLINE, markdown, seed_tables, title
+from eval.markdown import HEADLINE, markdown, seed_table, title
 from eval.searched import by_protocol
 from eval.wall import build_wall
 
@@ -95,7 +95,7 @@ def _page(
         ],
         withheld=_withheld(columns, metrics),
         searched=by_protocol({each.label: each.content["searched"] for each in evaluations}),
-        over_seeds=seed_tables(content, metrics),
+        over_seeds=seed_table(content, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -174,13 +174,16 @@ def test_the_page_shows_an_attack_beside_its_nulls(
     page, markdown = texts(report.render(evaluation.folder))
     for text in (page, markdown):
         assert "soft: best of 5, 3 tokens, 30 steps; 10 prompts of tiny" in text
-        assert "7/10 = 70.0 % [50.0, 90.0]" in text
         assert "base, no attack" in text
     nulls = changes.get("results", attacked()["results"])["nulls"]
-    assert ("null: random soft tokens" in page) is ("+50.0 [+10.0, +80.0]" in page) is bool(nulls)
-    assert bool(re.search(r'<span class="struck"[^>]*>7/10 = 70\.0 % \[50\.0, 90\.0\]</span>', page)) is bool(reason)
-    assert ("~~7/10 = 70.0 % [50.0, 90.0]~~" in markdown) is bool(reason)
-    assert re.search(r'<span class=""[^>]*>9/10', page)  # what base shows, no gate withholds
+    assert ("null: random soft tokens" in page) is ("+50.0</span><small>[+10.0, +80.0]</small>" in page) is bool(nulls)
+    struck = "struck" if reason else ""
+    assert re.search(rf'<span class="{struck}"[^>]*>70\.0 %</span><small>7 of 10 \[50\.0, 90\.0\]</small>', page)
+    told = "~~7/10 = 70.0 % [50.0, 90.0]~~" if reason else "7/10 = 70.0 % [50.0, 90.0]"
+    assert f"| soft | {told} |" in markdown
+    # what base shows, no gate withholds
+    assert re.search(r'<span class="">90\.0 %</span><small>9 of 10', page)
+    assert "~~n/a~~" not in markdown
     if reason:
         (told,) = re.findall(r'<p class="why">erased: struck through\. (.*?)</p>', page)
         assert reason in told
@@ -217,7 +220,7 @@ def test_several_models_show_their_attacks_in_one_table(planted: Callable, tmp_p
     assert {label: len(runs) for label, runs in content["searched"].items()} == {"vg": 1, "small": 1, "none": 0}
     html, markdown = texts(page)
     (row,) = re.findall(r'<th scope="row">soft</th>(.*?)</tr>', html, re.S)
-    assert re.findall(r">(\d/10) = ", row) == ["7/10", "3/10"]
+    assert re.findall(r"(\d) of 10", row) == ["7", "3"]
     assert "| prompts with the target | vg | small |" in markdown
     assert re.search(r"^\| soft \| 7/10 [^|]*\| 3/10 [^|]*\|$", markdown, re.M)
 
@@ -261,6 +264,7 @@ def test_several_seeds_side_by_side_are_one_erasure(planted: Callable, tmp_path:
     assert (erasure["labels"], erasure["seeds"]) == (["vg-seed0", "vg-seed1", "vg-seed2"], [0, 1, 2])
     assert erasure["metrics"]["ua"]["mean"] == 0.75
     html, markdown = texts(page)
-    assert "<h3>vg-seed0, vg-seed1, vg-seed2, seeds 0, 1, 2</h3>" in html
+    assert "<small>training seeds 0, 1, 2</small>" in html
+    assert "| vg-seed0, vg-seed1, vg-seed2, training seeds 0, 1, 2 |" in markdown
     for text in (html, markdown):
         assert "75.0 % ± 25.0 %" in text
