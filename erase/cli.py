@@ -184,6 +184,7 @@ def evaluate(
         "kind": kind,
         "base_model": base_model,
         "out": out,
+        "attacks": attacks or [],
         "judge_style": judge_style,
         "judge_object": judge_object,
         "device": device,
@@ -193,9 +194,7 @@ def evaluate(
         print(plan_all(paths, suite, **settings))
         return
     command = shlex.join(["erase", "eval", *paths, *_as_flags(flags)])
-    report, is_judged = evaluate_all(
-        paths, suite, **settings, cache=cache, attacks=attacks or [], quiet=quiet, command=command
-    )
+    report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
     if not is_judged:
         print("erase: nothing was judged, because the judge's weights are absent.", file=sys.stderr)
@@ -238,7 +237,10 @@ def attack(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images."""
+    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images.
+
+    'erase eval' then shows the result in the model's report.
+    """
     import json
 
     from erase.base_model import pick_device, pick_dtype

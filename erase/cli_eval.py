@@ -117,6 +117,7 @@ def plan_all(
     kind: str | None,
     base_model: str | None,
     out: Path | None,
+    attacks: list[Path],
     judge_style: str,
     judge_object: str,
     device: str,
@@ -125,10 +126,14 @@ def plan_all(
     """What ``evaluate_all`` would do, in lines for a terminal; the arguments are the same.
 
     It draws, judges and writes nothing, but it checks the models as an evaluation does, so that a hub id is downloaded.
+    No weights are loaded, so whose the attacks are is not known.
     """
     from eval.config import load_suite
     from eval.plan import Job, describe
+    from eval.searched import read_attack
 
+    for folder in attacks:
+        read_attack(folder)
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)

@@ -16,7 +16,7 @@ NO_NULL = "An attack is reported beside a null attack of equal budget only"
 
 def find_attacks(source: Path) -> list[Path]:
     """The folders beside an artefact that ``erase attack`` filled and by default names after it (``OUT.soft``)."""
-    place = source.absolute()
+    place = source.absolute() if source.name != ".." else source.resolve()
     return [folder for folder in sorted(place.parent.iterdir()) if _is_of(folder, place.name)]
 
 

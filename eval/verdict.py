@@ -131,10 +131,12 @@ def _code(facts: Facts) -> str:
         return "blocked"
     if facts.collapse >= REFUSED or facts.kept_above_chance < DESTROYED:
         return "destroyed"
-    if not gone:
-        return "not erased"  # also where images are broken: those only hide the target
-    if _failed_gate(facts):
+    # the judge may take a broken image for the target: what is left without those is certainly there
+    is_certain = facts.erasure + max(0.0, facts.refused) / facts.base_shows_target < PARTLY
+    if _failed_gate(facts) and not is_certain:
         return "not measurable"
+    if not gone:
+        return "not erased"
     if facts.same_weights:
         return "inference-only"
     if facts.erasure < ERASED:

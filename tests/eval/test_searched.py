@@ -66,11 +66,18 @@ def described(folder: str = "vg.soft", failed: tuple[str, ...] = (), **changes: 
     return describe_attack(Path(folder), attacked(**changes), MODELS, VAN_GOGH, failed)
 
 
-def test_attacks_are_found_beside_the_model_that_they_are_named_after(tmp_path: Path) -> None:
+def test_attacks_are_found_beside_the_model_that_they_are_named_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("vg[1].soft", "vg[1].seeds", "vg1.soft", "vg[1]2.soft"):
         plant_attack(tmp_path / name)
     (tmp_path / "vg[1].eval").mkdir()
     assert [folder.name for folder in find_attacks(tmp_path / "vg[1]")] == ["vg[1].seeds", "vg[1].soft"]
+    (tmp_path / "vg[1]" / "unet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "vg[1]" / "unet")
+    assert len(find_attacks(Path(".."))) == 2
+    monkeypatch.chdir(tmp_path / "vg[1]")
+    assert len(find_attacks(Path())) == 2
 
 
 @pytest.mark.parametrize(

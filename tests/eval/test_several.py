@@ -133,6 +133,9 @@ def test_attacks_that_were_run_on_a_model_stand_in_its_report(call: Callable, pl
     code, _, err = call("vg", "--attacks", "elsewhere", "--out", "refused")
     assert code == 2
     assert "The attack in elsewhere was run on a model of other weights" in err
+    code, _, err = call("vg", "--attacks", "nowhere", "--dry-run")
+    assert code == 2
+    assert "nowhere/attack.json does not exist" in err
     assert not (place / "refused").exists()
     code, _, err = call("vg", "small", "--attacks", "elsewhere", "--out", "attacked")
     assert code == 0, err

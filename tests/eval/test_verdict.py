@@ -26,7 +26,9 @@ ERASED = Facts(
         ("erased", {"leak": None}),
         ("erased", {"unchanged": 1.0}),  # a method that leaves unrelated prompts alone is none the worse for it
         ("erased with damage", {"kept": 0.8}),
-        ("not erased", {"erasure": 0.3, "refused": 0.3}),
+        ("not erased", {"erasure": 0.1, "refused": 0.3}),
+        ("not erased", {"erasure": 0.1, "collapse": 0.3}),
+        ("not measurable", {"erasure": 0.3, "refused": 0.3}),  # the broken ones may be all that the judge saw
         ("not measurable", {"refused": 0.3}),
         ("not measurable", {"collapse": 0.1, "leak": 0.6}),
         ("not measurable", {"refused": 0.1, "erasure": 0.7}),
