@@ -9,6 +9,7 @@ from erase.concept import Concept
 
 if TYPE_CHECKING:
     from eval.config import SuiteConfig
+    from eval.prompt_suite import Named as PromptModel
     from eval.rows import Row
 
 
@@ -70,8 +71,24 @@ def evaluate_all(
     """
     from eval.config import load_suite
     from eval.generate import process_state
+    from eval.prompt_config import is_prompt_suite
     from eval.suite import check_folder, combine, evaluate
 
+    if is_prompt_suite(suite):
+        return _evaluate_prompts(
+            paths,
+            suite,
+            target=target,
+            kind=kind,
+            base_model=base_model,
+            out=out,
+            cache=cache,
+            has_judge=bool(judge_style or judge_object),
+            device=device,
+            dtype=dtype,
+            quiet=quiet,
+            command=command,
+        )
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     given = _given(named, target, kind)
@@ -120,7 +137,13 @@ def plan_all(
     """
     from eval.config import load_suite
     from eval.plan import Job, describe
+    from eval.prompt_config import is_prompt_suite
 
+    if is_prompt_suite(suite):
+        has_judge = bool(judge_style or judge_object)
+        named = _name(paths, base_model)
+        models = _describe_prompts(named, suite, has_judge=has_judge, given=_given(named, target, kind))
+        return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
@@ -133,6 +156,73 @@ def plan_all(
         jobs.append(Job(model.label, str(model.folder), rows, folder))
     shared = [Job("base", base, list(rows.values()), where / "none") for base, rows in bases.items()]
     return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
+
+
+def _evaluate_prompts(
+    paths: list[str],
+    suite: str,
+    *,
+    target: list[str],
+    kind: str | None,
+    base_model: str | None,
+    out: Path | None,
+    cache: Path | None,
+    has_judge: bool,
+    device: str,
+    dtype: str,
+    quiet: bool,
+    command: str,
+) -> Outcome:
+    """The same for a suite of prompt files, whose models come into one report from the start."""
+    from eval.prompt_config import load_prompt_suite
+    from eval.prompt_suite import evaluate
+
+    named = _name(paths, base_model)
+    models = _describe_prompts(named, suite, has_judge=has_judge, given=_given(named, target, kind))
+    report, is_judged = evaluate(
+        models,
+        load_prompt_suite(suite),
+        out or _default_out(paths, named),
+        cache=cache,
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        progress=not quiet,
+        command=command,
+    )
+    return Outcome(report, is_judged)
+
+
+def _describe_prompts(
+    named: list[_Named], suite: str, *, has_judge: bool, given: Concept | None
+) -> list["PromptModel"]:
+    """The models of a suite of prompt files, each with its base."""
+    from eval import subject
+    from eval.prompt_suite import Named
+
+    if has_judge:
+        raise ValueError(
+            f"The suite {suite!r} has prompt files and scorers of its own, but --judge-style or --judge-object is "
+            "given: leave it out."
+        )
+    return [
+        Named(
+            model.label,
+            subject.describe(model.folder, concept=None if model.has_card else given, base=model.base),
+        )
+        for model in named
+    ]
+
+
+def _plan_prompts(models: list["PromptModel"], suite: str, where: Path, *, device: str, dtype: str) -> str:
+    from eval.plan import Job, describe_prompts
+    from eval.prompt_config import load_prompt_suite, suite_rows
+
+    config = load_prompt_suite(suite)
+    rows = suite_rows(config)
+    bases = dict.fromkeys(model.subject.base_name for model in models)
+    jobs = [Job("base", base, rows, where / "none") for base in bases]
+    jobs += [Job(model.label, model.subject.name, rows, where / model.label) for model in models]
+    return describe_prompts(config, jobs, device=device, dtype=dtype)
 
 
 def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept | None:
