@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from eval.config import SuiteConfig
+    from eval.prompt_suite import Named as PromptModel
     from eval.rows import Row
     from eval.subject import Subject
 
@@ -76,8 +77,24 @@ def evaluate_all(
     """
     from eval.config import load_suite
     from eval.generate import process_state
+    from eval.prompt_config import is_prompt_suite
     from eval.suite import combine, evaluate
 
+    if is_prompt_suite(suite):
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        return _evaluate_prompts(
+            paths,
+            suite,
+            target=target,
+            kind=kind,
+            base_model=base_model,
+            out=out,
+            cache=cache,
+            device=device,
+            dtype=dtype,
+            quiet=quiet,
+            command=command,
+        )
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     given = _given(named, target, kind)
@@ -130,8 +147,14 @@ def plan_all(
     """
     from eval.config import load_suite
     from eval.plan import Job, describe
+    from eval.prompt_config import is_prompt_suite
     from eval.searched import read_attack
 
+    if is_prompt_suite(suite):
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        named = _name(paths, base_model)
+        models = _describe_prompts(named, _given(named, target, kind))
+        return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
     for folder in attacks:
         read_attack(folder)
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
@@ -146,6 +169,74 @@ def plan_all(
         jobs.append(Job(model.label, str(model.folder), rows, folder))
     shared = [Job("base", base, list(rows.values()), where / "none") for base, rows in bases.items()]
     return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
+
+
+def _evaluate_prompts(
+    paths: list[str],
+    suite: str,
+    *,
+    target: list[str],
+    kind: str | None,
+    base_model: str | None,
+    out: Path | None,
+    cache: Path | None,
+    device: str,
+    dtype: str,
+    quiet: bool,
+    command: str,
+) -> Outcome:
+    """The same for a suite of prompt files, whose models come into one report from the start."""
+    from eval.prompt_config import load_prompt_suite
+    from eval.prompt_suite import evaluate
+
+    named = _name(paths, base_model)
+    models = _describe_prompts(named, _given(named, target, kind))
+    report, is_judged = evaluate(
+        models,
+        load_prompt_suite(suite),
+        out or _default_out(paths, named),
+        cache=cache,
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        progress=not quiet,
+        command=command,
+    )
+    return Outcome(report, is_judged)
+
+
+def _check_prompts(suite: str, *, has_judge: bool, attacks: list[Path]) -> None:
+    """Refuse what belongs to a grid suite."""
+    if has_judge or attacks:
+        given = "--judge-style or --judge-object" if has_judge else "--attacks"
+        raise ValueError(
+            f"The suite {suite!r} has prompt files and scorers of its own, but {given} is given: leave it out."
+        )
+
+
+def _describe_prompts(named: list[_Named], given: Concept | None) -> list["PromptModel"]:
+    """The models of a suite of prompt files, each with its base."""
+    from eval import subject
+    from eval.prompt_suite import Named
+
+    return [
+        Named(
+            model.label,
+            subject.describe(model.folder, concept=None if model.has_card else given, base=model.base),
+        )
+        for model in named
+    ]
+
+
+def _plan_prompts(models: list["PromptModel"], suite: str, where: Path, *, device: str, dtype: str) -> str:
+    from eval.plan import Job, describe_prompts
+    from eval.prompt_config import load_prompt_suite, suite_rows
+
+    config = load_prompt_suite(suite)
+    rows = suite_rows(config)
+    bases = dict.fromkeys(model.subject.base_name for model in models)
+    jobs = [Job("base", base, rows, where / "none") for base in bases]
+    jobs += [Job(model.label, model.subject.name, rows, where / model.label) for model in models]
+    return describe_prompts(config, jobs, device=device, dtype=dtype)
 
 
 def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept | None:

@@ -133,21 +133,8 @@ class Summary:
         return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names, uncounted_styles=uncounted)
 
     def proportion(self, outcomes: Outcomes) -> dict[str, Any]:
-        """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
-        hits, n = int(outcomes.hit.sum()), len(outcomes.hit)
-        one, other = wilson(hits, n), self._bootstrap([outcomes.hit.astype(float)], outcomes.cell)
-        lo, hi = wider(one, other)
-        return {
-            "value": hits / n,
-            "lo": lo,
-            "hi": hi,
-            "n_images": n,
-            "n_prompts": len(np.unique(outcomes.cell)),
-            "hits": hits,
-            "ci_method": PROPORTION,
-            "wilson": list(one),
-            "bootstrap": list(other),
-        }
+        """A share with its interval; see ``proportion``."""
+        return proportion(outcomes, resamples=self.resamples)
 
     def mean(self, table: Table, column: str) -> dict[str, Any] | None:
         """The mean of a column with its interval; None where the column was not scored."""
@@ -294,6 +281,25 @@ class Summary:
 
     def _bootstrap(self, columns: list[np.ndarray], clusters: np.ndarray) -> Interval:
         return cluster_bootstrap(columns, clusters, resamples=self.resamples)
+
+
+def proportion(outcomes: Outcomes, *, resamples: int) -> dict[str, Any]:
+    """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
+    hits, n = int(outcomes.hit.sum()), len(outcomes.hit)
+    one = wilson(hits, n)
+    other = cluster_bootstrap([outcomes.hit.astype(float)], outcomes.cell, resamples=resamples)
+    lo, hi = wider(one, other)
+    return {
+        "value": hits / n,
+        "lo": lo,
+        "hi": hi,
+        "n_images": n,
+        "n_prompts": len(np.unique(outcomes.cell)),
+        "hits": hits,
+        "ci_method": PROPORTION,
+        "wilson": list(one),
+        "bootstrap": list(other),
+    }
 
 
 def prompt_index(table: Table) -> np.ndarray:

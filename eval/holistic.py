@@ -95,8 +95,8 @@ class Holistic:
             "drift_clip": lambda name: self._mean(name, "drift_clip", WEIGHTS_ABSENT),
             "drift_lpips": lambda name: self._mean(name, "drift_lpips", WEIGHTS_ABSENT),
             "cmmd": self._cmmd,
-            "fid": lambda name: self._inception(name, _fid),
-            "kid_inception": lambda name: self._inception(name, _kid),
+            "fid": lambda name: self._inception(name, inception_fid),
+            "kid_inception": lambda name: self._inception(name, inception_kid),
             "worst_language": self._worst_language,
             "attack_excess": self._excess,
             "seconds_per_image": self._seconds,
@@ -282,7 +282,7 @@ class Holistic:
         if "gold" not in self.summary.models:
             return not_run("there is no gold model of this target")
         ours, gold = (self._features(model, "features", self.summary.forget) for model in (name, "gold"))
-        return _run(_kid, ours, gold)
+        return or_not_run(inception_kid, ours, gold)
 
     def _worst(self, name: str, quantile: float) -> dict[str, Any]:
         retain = self.summary.retain(self.summary.grid(name))
@@ -320,7 +320,7 @@ class Holistic:
         if self.summary.models[name].clip is None:
             return not_run(WEIGHTS_ABSENT)
         prompts = prompt_index(self.summary.retain(self.summary.grid("base")))
-        return _run(
+        return or_not_run(
             lambda ours, theirs: cmmd(ours, theirs, prompts)._asdict() | {"ci_method": JACKKNIFE},
             *(self._features(model, "clip", self.summary.retain) for model in (name, "base")),
         )
@@ -330,7 +330,9 @@ class Holistic:
             return None
         if self.summary.models[name].inception is None:
             return not_run(WEIGHTS_ABSENT)
-        return _run(measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base")))
+        return or_not_run(
+            measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base"))
+        )
 
     def _features(self, name: str, which: str, part: Callable[[Table], Table]) -> np.ndarray:
         found = self.summary.features(name) if which == "features" else getattr(self.summary.models[name], which)
@@ -374,7 +376,12 @@ def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
     entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
 
 
-def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """FID between Inception features (n, 2048).
+
+    Raises:
+        ValueError: fewer than ``FID_FLOOR`` images on a side.
+    """
     if min(len(ours), len(theirs)) < FID_FLOOR:
         raise ValueError(
             f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
@@ -383,15 +390,21 @@ def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
 
 
-def _kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """KID between features (n, D), with the spread of random halves.
+
+    Raises:
+        ValueError: fewer than 16 images on a side.
+    """
     found = kernel_distance(ours, theirs)
     return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
 
 
-def _run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """A measure of two sets of features (n, D), or its own reason why there are too few for a number."""
     try:
         return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
-    except ValueError as error:  # too few images: the report says so in place of a number
+    except ValueError as error:
         return not_run(str(error)) | {"n_images": len(ours)}
 
 

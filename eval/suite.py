@@ -4,11 +4,8 @@ Stages talk through files (images and manifests, ``scores.jsonl`` and ``features
 a stopped evaluation goes on where it was, and the numbers can be recomputed from the scores alone.
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +28,7 @@ from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows,
 from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
+from eval.provenance import environment
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
@@ -417,7 +415,6 @@ def _mean_forwards(table: Table) -> float | None:
 
 
 def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:
-    packages = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
     return {
         "source": tested.name,
         "base": tested.card.get("base", {"id": tested.base_name}),
@@ -425,10 +422,7 @@ def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str
         "erasure_config": tested.card.get("config"),
         "erasure_seed": tested.card.get("seed"),
         "judge": judge_card,
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **environment(),
     }
 
 
