@@ -154,6 +154,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder that keeps the images of base and gold for other evaluations.", show_default=False),
     ] = None,
+    attacks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of an 'erase attack' on one of the models, to show in the report; repeatable. Those beside "
+            "a model (PATH.soft, PATH.discrete, ...) are shown without it.",
+            show_default=False,
+        ),
+    ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -170,12 +178,13 @@ def evaluate(
     quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
     flags += [("kind", kind), ("base-model", base_model), ("judge-style", judge_style), ("judge-object", judge_object)]
-    flags.append(("dtype", dtype))
+    flags += [*(("attacks", folder) for folder in attacks or ()), ("dtype", dtype)]
     settings: dict[str, Any] = {
         "target": target or [],
         "kind": kind,
         "base_model": base_model,
         "out": out,
+        "attacks": attacks or [],
         "judge_style": judge_style,
         "judge_object": judge_object,
         "device": device,
@@ -228,7 +237,10 @@ def attack(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images."""
+    """Attack an erased model with soft tokens, words or seeds, beside null attacks of the same number of images.
+
+    'erase eval' then shows the result in the model's report.
+    """
     import json
 
     from erase.base_model import pick_device, pick_dtype

@@ -1,5 +1,6 @@
 """The body of ``erase eval``: check every model that was named, evaluate each, then set them side by side."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,8 +9,12 @@ from erase.concept import Concept
 
 
 if TYPE_CHECKING:
+    import torch
+
     from eval.config import SuiteConfig
+    from eval.prompt_suite import Named as PromptModel
     from eval.rows import Row
+    from eval.subject import Subject
 
 
 _TAKEN = ("base", "gold", "reference")  # what a report and its folder call something else
@@ -41,6 +46,7 @@ def evaluate_all(
     base_model: str | None,
     out: Path | None,
     cache: Path | None,
+    attacks: list[Path],
     judge_style: str,
     judge_object: str,
     device: str,
@@ -58,6 +64,7 @@ def evaluate_all(
         base_model: What they were made from.
         out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given.
         cache: Where images of base and gold models are kept for other evaluations.
+        attacks: Folders that ``erase attack`` filled, each for one of the models.
         judge_style: Checkpoint of the judge's style classifier, in the place of the suite's.
         judge_object: The same of its object classifier.
         device: See ``pick_device``.
@@ -70,17 +77,34 @@ def evaluate_all(
     """
     from eval.config import load_suite
     from eval.generate import process_state
-    from eval.suite import check_folder, combine, evaluate
+    from eval.prompt_config import is_prompt_suite
+    from eval.suite import combine, evaluate
 
+    if is_prompt_suite(suite):
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        return _evaluate_prompts(
+            paths,
+            suite,
+            target=target,
+            kind=kind,
+            base_model=base_model,
+            out=out,
+            cache=cache,
+            device=device,
+            dtype=dtype,
+            quiet=quiet,
+            command=command,
+        )
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     given = _given(named, target, kind)
-    _describe(settings, named, given)  # a mistake in the last one is found before the first one costs an hour
     several = len(named) > 1
     where = out or _default_out(paths, named)
     folders = {model.label: where / model.label if several else where for model in named}
-    for folder in folders.values():
-        check_folder(settings, folder)
+    # a mistake in the last one is found before the first one costs an hour
+    tested = {model.label: each for model, (each, _) in zip(named, _describe(settings, named, given), strict=True)}
+    _check_out(where, [*folders.values()], several=several)
+    own_attacks = _check_models(settings, tested, folders, attacks, device=pick_device(device), dtype=pick_dtype(dtype))
     report = where
     for model in named:
         report = evaluate(
@@ -90,6 +114,7 @@ def evaluate_all(
             base=model.base,
             concept=None if model.has_card else given,
             cache=cache or where / "reference",
+            attacks=own_attacks[model.label],
             device=pick_device(device),
             dtype=pick_dtype(dtype),
             progress=not quiet,
@@ -109,6 +134,7 @@ def plan_all(
     kind: str | None,
     base_model: str | None,
     out: Path | None,
+    attacks: list[Path],
     judge_style: str,
     judge_object: str,
     device: str,
@@ -117,22 +143,100 @@ def plan_all(
     """What ``evaluate_all`` would do, in lines for a terminal; the arguments are the same.
 
     It draws, judges and writes nothing, but it checks the models as an evaluation does, so that a hub id is downloaded.
+    No weights are loaded, so whose the attacks are is not known.
     """
     from eval.config import load_suite
     from eval.plan import Job, describe
+    from eval.prompt_config import is_prompt_suite
+    from eval.searched import read_attack
 
+    if is_prompt_suite(suite):
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        named = _name(paths, base_model)
+        models = _describe_prompts(named, _given(named, target, kind))
+        return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
+    for folder in attacks:
+        read_attack(folder)
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
     described = _describe(settings, named, _given(named, target, kind))
     several, bases, jobs = len(named) > 1, dict[str, dict[str, "Row"]](), list[Job]()
-    for model, (base, rows) in zip(named, described, strict=True):
+    for model, (tested, rows) in zip(named, described, strict=True):
         # models of one base share its images
-        bases.setdefault(base, {}).update({row.key: row for row in rows})
+        bases.setdefault(tested.base_name, {}).update({row.key: row for row in rows})
         folder = (where / model.label if several else where) / "erased"
         jobs.append(Job(model.label, str(model.folder), rows, folder))
     shared = [Job("base", base, list(rows.values()), where / "none") for base, rows in bases.items()]
     return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
+
+
+def _evaluate_prompts(
+    paths: list[str],
+    suite: str,
+    *,
+    target: list[str],
+    kind: str | None,
+    base_model: str | None,
+    out: Path | None,
+    cache: Path | None,
+    device: str,
+    dtype: str,
+    quiet: bool,
+    command: str,
+) -> Outcome:
+    """The same for a suite of prompt files, whose models come into one report from the start."""
+    from eval.prompt_config import load_prompt_suite
+    from eval.prompt_suite import evaluate
+
+    named = _name(paths, base_model)
+    models = _describe_prompts(named, _given(named, target, kind))
+    report, is_judged = evaluate(
+        models,
+        load_prompt_suite(suite),
+        out or _default_out(paths, named),
+        cache=cache,
+        device=pick_device(device),
+        dtype=pick_dtype(dtype),
+        progress=not quiet,
+        command=command,
+    )
+    return Outcome(report, is_judged)
+
+
+def _check_prompts(suite: str, *, has_judge: bool, attacks: list[Path]) -> None:
+    """Refuse what belongs to a grid suite."""
+    if has_judge or attacks:
+        given = "--judge-style or --judge-object" if has_judge else "--attacks"
+        raise ValueError(
+            f"The suite {suite!r} has prompt files and scorers of its own, but {given} is given: leave it out."
+        )
+
+
+def _describe_prompts(named: list[_Named], given: Concept | None) -> list["PromptModel"]:
+    """The models of a suite of prompt files, each with its base."""
+    from eval import subject
+    from eval.prompt_suite import Named
+
+    return [
+        Named(
+            model.label,
+            subject.describe(model.folder, concept=None if model.has_card else given, base=model.base),
+        )
+        for model in named
+    ]
+
+
+def _plan_prompts(models: list["PromptModel"], suite: str, where: Path, *, device: str, dtype: str) -> str:
+    from eval.plan import Job, describe_prompts
+    from eval.prompt_config import load_prompt_suite, suite_rows
+
+    config = load_prompt_suite(suite)
+    rows = suite_rows(config)
+    bases = dict.fromkeys(model.subject.base_name for model in models)
+    jobs = [Job("base", base, rows, where / "none") for base in bases]
+    jobs += [Job(model.label, model.subject.name, rows, where / model.label) for model in models]
+    return describe_prompts(config, jobs, device=device, dtype=dtype)
 
 
 def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept | None:
@@ -147,8 +251,10 @@ def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept 
     return Concept(target=tuple(target), kind=kind or "style") if target else None
 
 
-def _describe(settings: "SuiteConfig", named: list[_Named], given: Concept | None) -> list[tuple[str, "list[Row]"]]:
-    """The base and the rows of every model.
+def _describe(
+    settings: "SuiteConfig", named: list[_Named], given: Concept | None
+) -> list[tuple["Subject", "list[Row]"]]:
+    """What is known of every model, and its rows.
 
     Raises:
         ValueError: something that one of the evaluations would refuse.
@@ -162,8 +268,74 @@ def _describe(settings: "SuiteConfig", named: list[_Named], given: Concept | Non
         tested = subject.describe(model.folder, concept=None if model.has_card else given, base=model.base)
         concept = tested.concept
         rows = suite_rows(settings, find_target(concept.target, concept.kind, settings.load_world()))
-        found.append((tested.base_name, rows))
+        found.append((tested, rows))
     return found
+
+
+def _check_out(where: Path, folders: list[Path], *, several: bool) -> None:
+    """Refuse an output that cannot be written, or that holds a report of the other kind.
+
+    Raises:
+        ValueError: it says which.
+    """
+    for place in (where, *folders):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"The output {place} is a file: name a folder.")
+    for place in (where, *folders) if several else (where,):
+        kind = _kind_of_report(place)
+        expected = "several models" if several and place == where else "one model"
+        if kind not in (None, expected):
+            raise ValueError(
+                f"The output {place} holds a report of {kind}, where one of {expected} would be written: choose "
+                "another folder."
+            )
+
+
+def _kind_of_report(place: Path) -> str | None:
+    path = place / "report.json"
+    if not path.is_file():
+        return "one model" if (place / "erased" / "settings.json").is_file() else None  # a stopped one
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete it, or choose another folder.") from error
+    return "several models" if "evaluations" in content else "one model"
+
+
+def _check_models(
+    settings: "SuiteConfig",
+    tested: dict[str, "Subject"],
+    folders: dict[str, Path],
+    attacks: list[Path],
+    *,
+    device: str,
+    dtype: "torch.dtype",
+) -> dict[str, list[Path]]:
+    """Load the models whose folders hold images, or all where attacks are given, and tell which attack is whose.
+
+    Raises:
+        FileNotFoundError: a folder holds no attack.
+        ValueError: a folder holds images of another model or sampler, or an attack is of none of the models.
+    """
+    from eval.searched import find_attacks, read_attack
+    from eval.suite import check_images
+
+    attacked = {folder: read_attack(folder)["models"]["erased"] for folder in attacks}
+    hashes = {}
+    for label, each in tested.items():
+        if isinstance(each.source, Path):
+            for folder in find_attacks(each.source):
+                read_attack(folder)
+        if attacks or (folders[label] / "erased" / "settings.json").exists():
+            hashes[label] = check_images(each, settings, folders[label], device=device, dtype=dtype)
+    for folder, model in attacked.items():
+        if model not in hashes.values():
+            raise ValueError(
+                f"The attack in {folder} was run on a model of other weights ({model[:12]}) than "
+                f"{', '.join(f'{label} ({hash_[:12]})' for label, hash_ in hashes.items())}: run `erase attack` on one "
+                "of these, with the same --dtype, or leave it out."
+            )
+    return {label: [folder for folder in attacks if attacked[folder] == hashes.get(label)] for label in tested}
 
 
 def _name(paths: list[str], base_model: str | None) -> list[_Named]:

@@ -46,7 +46,10 @@ def run_all(
         _check_ahead(configs, skip_complete=skip_complete)
     quiet_libraries()
     for config in configs:
-        _run_one(config, skip_complete=skip_complete, dry_run=dry_run, quiet=quiet)
+        if dry_run:
+            _print_plan(config)
+        else:
+            _run_one(config, skip_complete=skip_complete, quiet=quiet)
 
 
 def _with_seed(config: RunConfig, seed: int) -> RunConfig:
@@ -83,14 +86,11 @@ def _print_plan(config: RunConfig) -> None:
     print(f"{to_yaml(plan.config)}# Plan (nothing was done):\n{describe(plan)}")
 
 
-def _run_one(config: RunConfig, *, skip_complete: bool, dry_run: bool, quiet: bool) -> None:
+def _run_one(config: RunConfig, *, skip_complete: bool, quiet: bool) -> None:
     from erase.experiment import is_complete, run_experiment
 
     if skip_complete and is_complete(config):
         print(f"Skipped: {config.out} already holds the result of these settings.")
-        return
-    if dry_run:
-        _print_plan(config)
         return
     run_experiment(config, quiet=quiet)
     print(f"Saved: {config.out}")

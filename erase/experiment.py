@@ -89,8 +89,13 @@ def check_ahead(config: RunConfig, *, skip_complete: bool) -> None:
     """
     method, retain = load_method(config.method), config.retain_prompts()
     method.plan(None, config.to_concept(), retain, method_config(config))
-    if config.out is not None and not (skip_complete and _card_of_settings(config)):
+    if config.out is not None and not (skip_complete and has_result(config)):
         check_out(Path(config.out))
+
+
+def has_result(config: RunConfig) -> bool:
+    """Whether ``config.out`` holds the result of exactly these settings, from whatever base model has that name."""
+    return _card_of_settings(config) is not None
 
 
 def is_complete(config: RunConfig) -> bool:

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from erase import base_model
 from erase.artifact import CARD
 from erase.config import RunConfig, load_method, method_config
-from erase.experiment import artifact_bytes
+from erase.experiment import artifact_bytes, has_result, is_complete
 from erase.output import check_out
 
 
@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     images: int
     disk_bytes: int | None
     seconds_per_forward: float | None
+    is_done: bool  # the output holds the result of these settings
 
     @property
     def seconds(self) -> float | None:
@@ -39,20 +40,28 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """Work out what a run would do; loads no weights, downloads and writes nothing."""
+    """Work out what a run would do; loads no weights, downloads and writes nothing.
+
+    Raises:
+        ValueError: The settings do not fit together, or the output holds something but their result.
+    """
     config = replace(config, device=base_model.pick_device(config.device))
     settings = config.to_concept(), config.retain_prompts(), method_config(config)
     steps = load_method(config.method).plan(None, *settings)
-    if config.out is not None:
+    is_done = has_result(config)
+    if config.out is not None and not is_done:
         check_out(Path(config.out))
     try:
         folder = base_model.resolve(config.base_model, local_only=True)
     except FileNotFoundError:
         if Path(config.base_model).exists() or base_model.HUB_ID.fullmatch(config.base_model) is None:
             raise
-        return Plan(config, **steps, disk_bytes=None, seconds_per_forward=None)
+        return Plan(config, **steps, disk_bytes=None, seconds_per_forward=None, is_done=is_done)
+    if is_done and not is_complete(config):  # made from other weights of that name
+        check_out(Path(str(config.out)))
     seconds = time_forward(folder, device=config.device, dtype=config.dtype)
-    return Plan(config, **steps, disk_bytes=artifact_bytes(config), seconds_per_forward=seconds)
+    disk = artifact_bytes(config)
+    return Plan(config, **steps, disk_bytes=disk, seconds_per_forward=seconds, is_done=is_done)
 
 
 def describe(plan: Plan) -> str:
@@ -72,6 +81,8 @@ def describe(plan: Plan) -> str:
         "disk": later if disk is None else f"{kind}{disk / 1e6:,.3g} MB, and {CARD} with its cost",
         "time": about,
     }
+    if plan.is_done:
+        lines = {"exists": f"{plan.config.out} already holds the result of these settings"} | lines
     return "\n".join(f"# {name + ':':16}{text}" for name, text in lines.items())
 
 

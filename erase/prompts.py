@@ -89,7 +89,9 @@ def _shelf(name: str) -> str:
     return folder if folder in ("suites", "attacks") else ""
 
 
-def read_prompts(path: Path, *, required: tuple[str, ...] = (), header: bool = True) -> list[PromptRow]:
+def read_prompts(
+    path: Path, *, required: tuple[str, ...] = (), header: bool = True, skip_empty: bool = False
+) -> list[PromptRow]:
     """Read a prompt file; one that is wrong in any line is refused with the line.
 
     A file ``.json`` is HUB's list of objects with a prompt, or an UnGuide concept, whose prompts get the column
@@ -101,6 +103,7 @@ def read_prompts(path: Path, *, required: tuple[str, ...] = (), header: bool = T
         path: UTF-8 with or without a byte order mark.
         required: Columns, beside the prompt, that the caller needs.
         header: Whether a CSV begins with the names of its columns; without, it is a list with one prompt per line.
+        skip_empty: Leave out rows of a table whose prompt is empty, as one of I2P's is, in the place of refusing them.
 
     Returns:
         The rows, in the order of the file.
@@ -117,8 +120,10 @@ def read_prompts(path: Path, *, required: tuple[str, ...] = (), header: bool = T
         entries = _table_rows(path, required)
     rows: list[PromptRow] = []
     seen: dict[str, str] = {}
-    for place, cells in entries:
-        row = _read_row(f"{path}, {place}", cells, position=len(rows))
+    for position, (place, cells) in enumerate(entries):
+        if skip_empty and not cells["prompt"]:
+            continue
+        row = _read_row(f"{path}, {place}", cells, position=position)
         if row.id in seen:
             raise ValueError(f"{path}, {place}: the id {row.id!r} is already used in {seen[row.id]}.")
         seen[row.id] = place

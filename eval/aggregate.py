@@ -1,6 +1,6 @@
 """From the tables of scores to the numbers of a report; nothing here runs a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ BOOTSTRAP = "cluster bootstrap over prompts, 95 %"
 SUBSETS = "central 95 % of random halves"
 # what may be printed struck through when a gate fails: the claims that something is gone
 ERASURE = ("ua", "normalised_erasure")
+KNOWN_FLOOR = 0.3  # base must show something in this share of its images, or nothing is said about its loss
 VISIBLE = 0.5  # the judge's score from which on an object counts as visible beside another
 WEIGHTS_ABSENT = "weights absent"
 # metrics that need no answer of the judge
@@ -102,7 +103,7 @@ class Summary:
         return {
             **{metric: self.proportion(outcomes) for metric, outcomes in self.outcomes(grid).items()},
             "normalised_erasure": self.erasure(self.forget(grid), self.forget(base)),
-            "in_prompt": self.in_prompt(self.models[name].table),
+            "in_prompt": self.in_prompt(name),
             "diversity": self.diversity(name),
             "fd_canvas": self._distance(name, self._frechet),
             "kid_canvas": self._distance(name, self._kernel),
@@ -132,21 +133,8 @@ class Summary:
         return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names, uncounted_styles=uncounted)
 
     def proportion(self, outcomes: Outcomes) -> dict[str, Any]:
-        """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
-        hits, n = int(outcomes.hit.sum()), len(outcomes.hit)
-        one, other = wilson(hits, n), self._bootstrap([outcomes.hit.astype(float)], outcomes.cell)
-        lo, hi = wider(one, other)
-        return {
-            "value": hits / n,
-            "lo": lo,
-            "hi": hi,
-            "n_images": n,
-            "n_prompts": len(np.unique(outcomes.cell)),
-            "hits": hits,
-            "ci_method": PROPORTION,
-            "wilson": list(one),
-            "bootstrap": list(other),
-        }
+        """A share with its interval; see ``proportion``."""
+        return proportion(outcomes, resamples=self.resamples)
 
     def mean(self, table: Table, column: str) -> dict[str, Any] | None:
         """The mean of a column with its interval; None where the column was not scored."""
@@ -174,23 +162,47 @@ class Summary:
             ]
         )
 
-    def in_prompt(self, table: Table) -> dict[str, Any] | None:
+    def in_prompt(self, name: str) -> dict[str, Any] | None:
         """How often the objects that are not erased stay visible in two-object prompts of the target."""
-        pairs = table.where(lambda row: row["family"] == "two_object")
+        pairs, unknown = self.pairs(name), self.unknown_pairs()
+        if unknown and name != "base":
+            return not_run(unknown) | {"n_images": len(pairs)}
         return self.proportion(Outcomes(self.others_visible(pairs), prompt_index(pairs))) if len(pairs) else None
+
+    def pairs(self, name: str) -> Table:
+        """The rows of a model that ask for two objects."""
+        return self.models[name].table.where(lambda row: row["family"] == "two_object")
 
     def others_visible(self, pairs: Table) -> np.ndarray:
         """Whether every object that a two-object prompt names beside the target is visible in its image, (n,) bool."""
+        return self._all_visible(pairs, beside=self.target.names)
+
+    def whole_pairs(self) -> np.ndarray:
+        """Whether base draws both objects of a two-object prompt, (n,) bool."""
+        return self._all_visible(self.pairs("base"), beside=())
+
+    def unknown_pairs(self) -> str:
+        """Why nothing is said of what remains beside the target: base draws too few pairs; empty if it draws them.
+
+        Of two objects one is nearly always there, so the pair is what counts.
+        """
+        drawn = self.whole_pairs()
+        if not len(drawn) or drawn.mean() >= KNOWN_FLOOR:
+            return ""
+        return f"base draws {int(drawn.sum())} of {len(drawn)} pairs"
+
+    def _all_visible(self, pairs: Table, *, beside: Sequence[str]) -> np.ndarray:
         known = self.world.labels("object")
         return np.array(
             [
                 all(
                     row["object_scores"][known.index(name)] >= VISIBLE
                     for name in row["object"].split("+")
-                    if name not in self.target.names
+                    if name not in beside
                 )
                 for row in pairs.rows
-            ]
+            ],
+            bool,
         )
 
     def erasure(self, table: Table, base: Table) -> dict[str, Any] | None:
@@ -269,6 +281,25 @@ class Summary:
 
     def _bootstrap(self, columns: list[np.ndarray], clusters: np.ndarray) -> Interval:
         return cluster_bootstrap(columns, clusters, resamples=self.resamples)
+
+
+def proportion(outcomes: Outcomes, *, resamples: int) -> dict[str, Any]:
+    """A share with its interval; the bootstrap has no width at 0 and 100 %, Wilson's interval knows no prompts."""
+    hits, n = int(outcomes.hit.sum()), len(outcomes.hit)
+    one = wilson(hits, n)
+    other = cluster_bootstrap([outcomes.hit.astype(float)], outcomes.cell, resamples=resamples)
+    lo, hi = wider(one, other)
+    return {
+        "value": hits / n,
+        "lo": lo,
+        "hi": hi,
+        "n_images": n,
+        "n_prompts": len(np.unique(outcomes.cell)),
+        "hits": hits,
+        "ci_method": PROPORTION,
+        "wilson": list(one),
+        "bootstrap": list(other),
+    }
 
 
 def prompt_index(table: Table) -> np.ndarray:

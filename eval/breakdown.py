@@ -8,6 +8,7 @@ import numpy as np
 from eval.aggregate import WEIGHTS_ABSENT, Model, Summary, not_run, prompt_index
 from eval.grid import ROLES
 from eval.metrics.accuracy import Outcomes, per_concept
+from eval.searched import NO_NULL
 from eval.table import Table
 
 
@@ -84,6 +85,16 @@ def attacks(summary: Summary) -> list[dict[str, Any]]:
             entry[name] = _share(summary, part) | {"n": len(part)}
         result.append(entry)
     return result
+
+
+def without_null(attacks: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Attack -> why its share may not be read: it has no null attack of as many images."""
+    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks}
+    return {
+        name: f"{NO_NULL}; {name!r} has {own} images and its null has {images.get((name, True), 0)}."
+        for (name, is_null), own in images.items()
+        if not is_null and own != images.get((name, True), 0)
+    }
 
 
 def _share(summary: Summary, part: Table) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The charts of a report as inline SVG, coloured by the page's own style sheet."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -117,6 +118,75 @@ def plane(points: Sequence[Point]) -> Markup:
     )
     return Markup(
         f'<svg class="plane" viewBox="0 0 {corner + 14} {side + 56}" role="img" aria-label="{escape(told)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+class Line(NamedTuple):
+    """A share at each place of the axis, with its interval, in the colour of a model."""
+
+    label: str
+    tint: str  # class that sets the colour
+    value: Sequence[float]
+    lo: Sequence[float]
+    hi: Sequence[float]
+    is_struck: bool = False  # withheld by a gate: drawn without its interval, dashed
+
+
+def curves(lines: Sequence[Line], places: Sequence[float], *, name: str, mark: float) -> Markup:
+    """Shares (up, 0 to the highest tenth that holds all of them) against ``places`` (across), with bands of intervals.
+
+    Args:
+        lines: one per model; each has as many values as there are places.
+        places: two values or more, rising.
+        name: of the axis across.
+        mark: the place at which the report states the share; a vertical line.
+    """
+    side, first, last = PLANE, places[0], places[-1]
+    top = max(0.1, math.ceil(10 * max(end for line in lines for end in line.hi) - 1e-9) / 10)
+
+    def across(place: float) -> float:
+        return round(MARGIN + side * (place - first) / (last - first), 1)
+
+    def up(share: float) -> float:
+        return round(8 + side / 2 * (1 - share / top), 1)
+
+    parts = []
+    for tick in range(round(10 * top) + 1):
+        y = up(tick / 10)
+        parts.append(
+            f'<line class="grid" x1="{MARGIN}" x2="{MARGIN + side}" y1="{y}" y2="{y}"/>'
+            f'<text x="{MARGIN - 8}" y="{y + 4}" text-anchor="end">{10 * tick}</text>'
+        )
+    floor = up(0)
+    for place in (first, mark, last):
+        x = across(place)
+        parts.append(
+            f'<line class="{"axis" if place == mark else "grid"}" x1="{x}" x2="{x}" y1="8" y2="{floor}"/>'
+            f'<text x="{x}" y="{floor + 18}" text-anchor="middle">{place:g}</text>'
+        )
+    parts.append(
+        f'<text class="name" x="{MARGIN + side / 2}" y="{floor + 36}" text-anchor="middle">{escape(name)}</text>'
+        f'<text class="name" transform="translate(12 {8 + side / 4}) rotate(-90)" text-anchor="middle">images, %</text>'
+    )
+    for line in lines:
+        xs = [across(place) for place in places]
+        points = " ".join(f"{x},{up(value)}" for x, value in zip(xs, line.value, strict=True))
+        edge = [*zip(xs, line.hi, strict=True), *reversed(list(zip(xs, line.lo, strict=True)))]
+        band = " ".join(f"{x},{up(end)}" for x, end in edge)
+        body = "" if line.is_struck else f'<polygon class="band" points="{band}"/>'
+        dashes = ' stroke-dasharray="3 5"' if line.is_struck else ""
+        parts.append(
+            f'<g class="{line.tint}"><title>{escape(line.label)}</title>{body}'
+            f'<polyline class="curve" points="{points}"{dashes}/></g>'
+        )
+    told = "; ".join(
+        f"{line.label}{' (withheld)' if line.is_struck else ''}: "
+        + ", ".join(f"{place:g} {number(value)}" for place, value in zip(places, line.value, strict=True))
+        for line in lines
+    )
+    return Markup(
+        f'<svg class="plane" viewBox="0 0 {MARGIN + side + 14} {floor + 44}" role="img" aria-label="{escape(told)}">'
         f"{''.join(parts)}</svg>"
     )
 

@@ -28,6 +28,9 @@ from eval.table import Table, read_scores
 from eval.world import load_world
 
 
+SCHEMA_VERSION = 3  # of report.json
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One evaluated model: what ``eval.suite.evaluate`` left in its folder."""
@@ -95,11 +98,17 @@ def read_evaluation(label: str, folder: Path) -> Evaluation:
 
     Raises:
         FileNotFoundError: the folder holds no evaluation.
+        ValueError: it holds one of another version.
     """
     path = folder / "report.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run `erase eval` with this output folder first.")
     content = json.loads(path.read_text(encoding="utf-8"))
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has the report format {content['schema_version']}, but {SCHEMA_VERSION} is read; run `erase eval` "
+            "with this output folder again, which makes no image twice."
+        )
     return Evaluation(label=label, folder=folder, content=content, models=read_models(folder))
 
 
@@ -120,12 +129,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     Raises:
         ValueError: the evaluations are of different suites, or images of one target start from different latents.
     """
-    suites = {each.content["suite"]["hash"]: each.label for each in evaluations}
-    if len(suites) > 1:
-        raise ValueError(
-            f"{' and '.join(sorted(suites.values()))} were evaluated with different suites or seeds; evaluate all "
-            "models with the same one."
-        )
+    _check_suites(evaluations)
     columns = find_columns(evaluations)
     _check_rows(evaluations, columns)
     samples = {column.id: metric_samples(evaluations[column.evaluation], column.role) for column in columns}
@@ -217,10 +221,8 @@ def _judged_samples(summary: Summary, role: str) -> dict[str, Sample]:
     if shown.any():
         seen = summary.seen(forget).astype(float)
         found["normalised_erasure"] = Sample(seen, shown, prompt_index(forget), is_share_of_base=True)
-    pairs, base_pairs = (
-        summary.models[name].table.where(lambda row: row["family"] == "two_object") for name in (role, "base")
-    )
-    if len(pairs):
+    pairs, base_pairs = (summary.pairs(name) for name in (role, "base"))
+    if len(pairs) and not summary.unknown_pairs():
         visible = [summary.others_visible(table).astype(float) for table in (pairs, base_pairs)]
         found["in_prompt"] = Sample(visible[0], visible[1], prompt_index(pairs))
     spreads = summary.spreads(role)
@@ -236,7 +238,8 @@ def _aspect_samples(evaluation: Evaluation, role: str) -> dict[str, Sample]:
     holistic = Holistic(evaluation.summary, context)
     found: dict[str, Sample] = {}
     for metric, outcomes_of in holistic.shares().items():
-        if metric in content["metrics"] and evaluation.summary.is_judged:
+        known = content["metrics"].get(metric, {}).get(role)
+        if known and not known.get("not_run"):
             ours, theirs = (outcomes_of(table) for table in tables)
             if isinstance(ours, Outcomes) and isinstance(theirs, Outcomes):
                 found[metric] = Sample(ours.hit.astype(float), theirs.hit.astype(float), ours.cell)
@@ -372,6 +375,23 @@ def _concept_changes(evaluation: Evaluation, column: Column) -> list[dict[str, A
             change = difference(before, after, paired=True, resamples=summary.resamples)
             rows.append({"column": column.id, "axis": axis, "concept": concept, **(change or {})})
     return rows
+
+
+def _check_suites(evaluations: Sequence[Evaluation]) -> None:
+    first, *others = evaluations
+    for other in others:
+        one, two = first.content["suite"], other.content["suite"]
+        if one["hash"] == two["hash"]:
+            continue
+        what = "different suites or seeds"
+        differing = {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
+        if differing == {"hash", "prompt_files"}:
+            files = (name for name, hash_ in one["prompt_files"].items() if two["prompt_files"].get(name) != hash_)
+            what = f"different contents of the prompt file {', '.join(files)}"
+        raise ValueError(
+            f"{' and '.join(sorted((first.label, other.label)))} were evaluated with {what}; evaluate all models with "
+            "the same one."
+        )
 
 
 def _check_rows(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> None:

@@ -126,7 +126,7 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> S
         FileNotFoundError: there is no such suite.
         ValueError: an unknown field, a value of the wrong type, or one checkpoint of two.
     """
-    config = cast(SuiteConfig, _read(name, SuiteConfig, shelf="suites"))
+    config = cast(SuiteConfig, read_settings(name, SuiteConfig, shelf="suites"))
     if not judge_style and not judge_object:
         return config
     pair = config.timm_pair
@@ -134,15 +134,16 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> S
     return replace(config, timm_pair=pair)
 
 
-def suite_hash(config: SuiteConfig) -> str:
-    """SHA-256 of a suite and of the prompt files that it names, whose content decides as much as their names.
+def describe_suite(config: SuiteConfig) -> dict[str, Any]:
+    """What a report keeps of a suite: its settings, the SHA-256 of each prompt file that it names, and one of it all.
 
     Raises:
         FileNotFoundError: a prompt file is missing.
     """
     named = [name for name in (config.held_out, config.attacks) if name]
     files = {name: sha256(find_data(name, within="prompts", suffix=".csv")) for name in named}
-    return hash_json([asdict(config), files])
+    settings = asdict(config)
+    return settings | {"prompt_files": files, "hash": hash_json([settings, files])}
 
 
 def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:
@@ -157,7 +158,7 @@ def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any
         FileNotFoundError: there is no such attack.
         ValueError: an unknown field, or a value that means nothing.
     """
-    config = cast(AttackConfig, _read(name, AttackConfig, shelf="attacks"))
+    config = cast(AttackConfig, read_settings(name, AttackConfig, shelf="attacks"))
     given = {key: value for key, value in (params or {}).items() if value is not None}
     config = replace(config, tries=config.tries if tries is None else tries, params=config.params | given)
     if config.tries < 1 or not config.seeds or len(set(config.seeds)) < len(config.seeds):
@@ -208,7 +209,13 @@ def attack_params(config: AttackConfig) -> Any:  # noqa: ANN401 - each attack ha
         raise ValueError(f"params.{error.full_key} of the attack: {str(error).splitlines()[0]}.") from error
 
 
-def _read(name: str, cls: type, *, shelf: str) -> object:
+def read_settings(name: str, cls: type, *, shelf: str) -> object:
+    """Read a file of ``configs/<shelf>``, or a YAML file by its path, as ``cls``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not readable, or holds an unknown field or a value of the wrong type.
+    """
     path = Path(name) if Path(name).is_file() else find_data(f"{shelf}/{name}", within="configs", suffix=".yaml")
     what = shelf.removesuffix("s")
     schema = OmegaConf.structured(cls)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
+from eval.aggregate import KNOWN_FLOOR, SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
+from eval.breakdown import without_null
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
@@ -23,7 +24,7 @@ from eval.metrics.kid import kernel_distance
 from eval.metrics.leak import leak_at_k
 from eval.metrics.worst import Worst, worst_concept
 from eval.table import Table
-from eval.verdict import KNOWN_FLOOR, UNNAMED
+from eval.verdict import UNNAMED
 
 
 FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
@@ -79,6 +80,8 @@ class Holistic:
         if metric not in PIXELS_ONLY and not self.summary.is_judged:
             return {name: not_run(WEIGHTS_ABSENT) for name in self.summary.models}
         shares = self.shares()
+        if metric == "selective_alignment":
+            return self._beside_target(self._shares(metric, shares[metric]))
         if metric in shares:
             return self._shares(metric, shares[metric])
         others: dict[str, Callable[[str], dict[str, Any] | None]] = {
@@ -92,8 +95,8 @@ class Holistic:
             "drift_clip": lambda name: self._mean(name, "drift_clip", WEIGHTS_ABSENT),
             "drift_lpips": lambda name: self._mean(name, "drift_lpips", WEIGHTS_ABSENT),
             "cmmd": self._cmmd,
-            "fid": lambda name: self._inception(name, _fid),
-            "kid_inception": lambda name: self._inception(name, _kid),
+            "fid": lambda name: self._inception(name, inception_fid),
+            "kid_inception": lambda name: self._inception(name, inception_kid),
             "worst_language": self._worst_language,
             "attack_excess": self._excess,
             "seconds_per_image": self._seconds,
@@ -145,21 +148,29 @@ class Holistic:
             lo, hi = ratio_interval(ours.hit, base.hit, ours.cell, resamples=self.summary.resamples)
             result["share_of_base"] = ours.value / base.value
             result["share_of_base_interval"] = {"lo": lo, "hi": hi, "n": len(base.hit), "ci_method": RATIO}
-        if metric in ("selective_alignment", "pinpoint_ness", "multilingual_proportion"):
+        if metric in ("pinpoint_ness", "multilingual_proportion"):
             result |= self._base_floor(metric, base)
         return result
+
+    def _beside_target(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The same, or base's alone where it draws too few pairs for the others to say something."""
+        drawn, unknown = self.summary.whole_pairs(), self.summary.unknown_pairs()
+        if len(drawn):
+            known = {"value": float(drawn.mean()), "hits": int(drawn.sum()), "n": len(drawn)}
+            found = found | {"base_draws": known}
+        if not unknown:
+            return found
+        others = {name: not_run(unknown) | {"n_images": len(drawn)} for name in self.summary.models if name != "base"}
+        return {name: found[name] for name in ("base", "base_draws")} | others
 
     def _base_floor(self, metric: str, base: Outcomes) -> dict[str, Any]:
         """A sentence that withholds a number about what the base itself hardly draws."""
         what = {
-            "selective_alignment": "draws every object of the two-object prompts",
             "pinpoint_ness": "draws the neighbours",
             "multilingual_proportion": "shows the target for translated prompts",
             "worst_language": "shows the target for translated prompts",
             "leak_at_k_unnamed": "shows the target for wordings without its name",
         }[metric]
-        if metric == "selective_alignment":  # one of two nouns is nearly always there, so the pair is what counts
-            base = self._whole_pairs(self.summary.models["base"].table)
         hits, n = int(base.hit.sum()), len(base.hit)
         known = {"base_draws": {"value": hits / n, "hits": hits, "n": n}}
         if hits / n >= KNOWN_FLOOR:
@@ -186,10 +197,6 @@ class Holistic:
             return "this suite has no two-object prompts of the target"
         erased = np.array([name in self.summary.target.names for name in self._objects])
         return selective_alignment(visible, asked, erased, prompt_index(pairs))
-
-    def _whole_pairs(self, table: Table) -> Outcomes:
-        pairs, asked, visible = self._pairs(table)
-        return Outcomes((visible | ~asked).all(1), prompt_index(pairs))
 
     def _pairs(self, table: Table) -> tuple[Table, np.ndarray, np.ndarray]:
         """Two-object rows; which objects their prompts ask for, and which the judge sees, (n, objects) bool."""
@@ -275,7 +282,7 @@ class Holistic:
         if "gold" not in self.summary.models:
             return not_run("there is no gold model of this target")
         ours, gold = (self._features(model, "features", self.summary.forget) for model in (name, "gold"))
-        return _run(_kid, ours, gold)
+        return or_not_run(inception_kid, ours, gold)
 
     def _worst(self, name: str, quantile: float) -> dict[str, Any]:
         retain = self.summary.retain(self.summary.grid(name))
@@ -313,7 +320,7 @@ class Holistic:
         if self.summary.models[name].clip is None:
             return not_run(WEIGHTS_ABSENT)
         prompts = prompt_index(self.summary.retain(self.summary.grid("base")))
-        return _run(
+        return or_not_run(
             lambda ours, theirs: cmmd(ours, theirs, prompts)._asdict() | {"ci_method": JACKKNIFE},
             *(self._features(model, "clip", self.summary.retain) for model in (name, "base")),
         )
@@ -323,7 +330,9 @@ class Holistic:
             return None
         if self.summary.models[name].inception is None:
             return not_run(WEIGHTS_ABSENT)
-        return _run(measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base")))
+        return or_not_run(
+            measure_, *(self._features(model, "inception", self.summary.retain) for model in (name, "base"))
+        )
 
     def _features(self, name: str, which: str, part: Callable[[Table], Table]) -> np.ndarray:
         found = self.summary.features(name) if which == "features" else getattr(self.summary.models[name], which)
@@ -356,27 +365,10 @@ def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any
             _strike(metrics[name], failed)
     for row in attacks:
         _strike(row, failed)
-    images = {(row["attack"], row["null"]): row["erased"]["n"] for row in attacks}
-    for row in attacks:
-        own, null = row["erased"]["n"], images.get((row["attack"], True), 0)
-        if not row["null"] and own != null:
-            sentence = (
-                f"An attack is reported beside a null attack of equal budget only; {row['attack']!r} has {own} images "
-                f"and its null has {null}."
-            )
-            for each in (row, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
-                _strike(each, [sentence])
-
-
-def withhold_unknown_pairs(in_prompt: dict[str, Any]) -> None:
-    """Mark in-prompt retention where the base itself hardly draws what is to be retained."""
-    base = in_prompt.get("base")
-    if base and base["value"] is not None and base["value"] < KNOWN_FLOOR:
-        sentence = (
-            f"The base itself draws the other object of a two-object prompt in {base['hits']} of {base['n_images']} "
-            f"images only, below {KNOWN_FLOOR:.0%}, so what the erased model does there says little."
-        )
-        _strike(in_prompt, [sentence])
+    for attack, sentence in without_null(attacks).items():
+        own = [row for row in attacks if row["attack"] == attack and not row["null"]]
+        for each in (*own, *(metrics[name] for name in ("attack_proportion", "attack_excess") if name in metrics)):
+            _strike(each, [sentence])
 
 
 def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
@@ -384,7 +376,12 @@ def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
     entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
 
 
-def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """FID between Inception features (n, 2048).
+
+    Raises:
+        ValueError: fewer than ``FID_FLOOR`` images on a side.
+    """
     if min(len(ours), len(theirs)) < FID_FLOOR:
         raise ValueError(
             f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
@@ -393,15 +390,21 @@ def _fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
 
 
-def _kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """KID between features (n, D), with the spread of random halves.
+
+    Raises:
+        ValueError: fewer than 16 images on a side.
+    """
     found = kernel_distance(ours, theirs)
     return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
 
 
-def _run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """A measure of two sets of features (n, D), or its own reason why there are too few for a number."""
     try:
         return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
-    except ValueError as error:  # too few images: the report says so in place of a number
+    except ValueError as error:
         return not_run(str(error)) | {"n_images": len(ours)}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.compare import Column, Evaluation
+from eval.searched import by_protocol
 from eval.text import change, interval, number, rate, words
 
 
@@ -28,9 +29,9 @@ def markdown(
         lines += [name + verdict["sentence"], "", *(f"- {reason}" for reason in verdict["reasons"]), ""]
     lines += [*_metric_lines(columns, metrics), ""]
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
+    lines += [*_searched_lines(evaluations), *_seed_lines(seed_table(content, metrics))]
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
-        lines += [*_searched_lines(each), *_seed_lines(each)]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
         lines += [
             f"- {gate['name']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
@@ -92,30 +93,81 @@ def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
 
 
-def _searched_lines(evaluation: Evaluation) -> list[str]:
+def seed_table(content: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Erasures that were trained with several seeds: a column for each, and a row of text per metric.
+
+    Args:
+        content: ``report.json``.
+        metrics: ``eval.compare.metric_table`` of it.
+
+    Returns:
+        ``columns`` with the labels and the seeds of each erasure, none if there is none; ``rows`` with the title of a
+        metric and, for each column, its mean and standard deviation, its range and what strikes it, or None.
+    """
+    if "evaluations" in content:
+        found = content["over_seeds"]
+    else:
+        found = [{"labels": [content["label"]], **content["over_seeds"]}] if content["over_seeds"] else []
+    keys = dict.fromkeys(key for each in found for key in each["metrics"])
+    return {
+        "columns": [
+            {"labels": each["labels"], "seeds": ", ".join(str(seed) for seed in each["seeds"])} for each in found
+        ],
+        "rows": [
+            {"title": metrics[key]["title"], "cells": [_spread(each["metrics"].get(key), key) for each in found]}
+            for key in keys
+        ],
+    }
+
+
+def _spread(spread: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
+    if spread is None:
+        return None
+    return {
+        "mean": f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
+        "range": f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+        "struck": spread["struck"],
+    }
+
+
+def _searched_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     lines = []
-    for run in evaluation.content["searched"]:
-        lines += [f"| {run['attack']} attack, {run['budget']} | prompts with the target |", "|---|---|"]
-        cells = {arm: rate(share) for arm, share in run["arms"].items()}
-        cells[f"excess over {words(run['excess']['null'])}, points"] = change(run["excess"])
-        lines += [f"| {arm} | {f'~~{cell}~~' if run['struck'] else cell} |" for arm, cell in cells.items()]
-        lines += ["", run["struck"], ""] if run["struck"] else [""]
+    for table in by_protocol({each.label: each.content["searched"] for each in evaluations}):
+        runs = table["runs"]
+        heads = [f"{run['label']} {run['note']}".strip() for run in runs]
+        lines += [f"Attack {table['title']}", "", f"| prompts with the target | {' | '.join(heads)} |"]
+        lines += [f"|---|{'---|' * len(runs)}"]
+        for name in table["rows"]:
+            cells = [next((rate(arm["total"]) for arm in run["arms"] if arm["name"] == name), "n/a") for run in runs]
+            lines.append(_struck_row(name, cells, runs))
+        lines.append(
+            _struck_row("excess over the stronger null, points", [change(run["excess"]) for run in runs], runs)
+        )
+        lines.append("")
+        lines += [f"- {head}: {run['struck']}" for head, run in zip(heads, runs, strict=True) if run["struck"]]
+        lines.append("")
     return lines
 
 
-def _seed_lines(evaluation: Evaluation) -> list[str]:
-    found = evaluation.content["over_seeds"]
-    if not found:
+def _struck_row(name: str, cells: list[str], runs: list[dict[str, Any]]) -> str:
+    shown = [
+        f"~~{cell}~~" if run["struck"] and name != "base, no attack" and cell != "n/a" else cell
+        for cell, run in zip(cells, runs, strict=True)
+    ]
+    return f"| {name} | {' | '.join(shown)} |"
+
+
+def _seed_lines(table: dict[str, Any]) -> list[str]:
+    columns = [f"{', '.join(each['labels'])}, training seeds {each['seeds']}" for each in table["columns"]]
+    if not columns:
         return []
-    seeds = ", ".join(str(seed) for seed in found["seeds"])
-    lines = [f"| over training seeds {seeds} | mean ± sd | lowest to highest |", "|---|---|---|"]
-    for key, spread in found["metrics"].items():
-        cells = [
-            f"{number(spread['mean'], key)} ± {number(spread['sd'], key)}",
-            f"{number(spread['lo'], key)} to {number(spread['hi'], key)}",
+    lines = [f"| mean ± sd, lowest to highest | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for row in table["rows"]:
+        cells = [f"{cell['mean']}, {cell['range']}" if cell else "n/a" for cell in row["cells"]]
+        shown = [
+            f"~~{told}~~" if cell and cell["struck"] else told for told, cell in zip(cells, row["cells"], strict=True)
         ]
-        shown = [f"~~{cell}~~" if spread["struck"] else cell for cell in cells]
-        lines.append(f"| {evaluation.content['metrics'][key]['title']} | {' | '.join(shown)} |")
+        lines.append(f"| {row['title']} | {' | '.join(shown)} |")
     return [*lines, ""]
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from erase.plan import duration
 from eval import prompt_set
 from eval.config import SuiteConfig
+from eval.prompt_config import PromptSuiteConfig
+from eval.prompt_suite import missing_weights
 from eval.rows import Row
 
 
@@ -36,7 +38,26 @@ def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: st
     styles, objects = config.axes
     cells = f"{len(styles)} styles x {len(objects)} objects x {len(config.seeds)} seeds"
     grid = len(styles) * len(objects) * len(config.seeds)
-    lines = [f"suite:          {config.name} {config.version}: {cells} = {grid:,} images of the grid for each model"]
+    judge = f"{config.judge}, of the world {config.world}" if config.has_judge else "not run: weights absent"
+    head = f"suite:          {config.name} {config.version}: {cells} = {grid:,} images of the grid for each model"
+    return "\n".join([head, *_job_lines(config, jobs, device, dtype), f"judge:          {judge}"])
+
+
+def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, device: str, dtype: str) -> str:
+    """The same for a suite of prompt files, with the scorers that have no weights.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: a model that is not a text-to-image pipeline of Stable Diffusion.
+    """
+    absent = missing_weights(config)
+    scorers = [f"{name} (not run: weights absent)" if name in absent else name for name in config.scorers]
+    head = f"suite:          {config.name} {config.version}: {len(jobs[0].rows):,} images for each model"
+    return "\n".join([head, *_job_lines(config, jobs, device, dtype), f"scorers:        {', '.join(scorers)}"])
+
+
+def _job_lines(config: SuiteConfig | PromptSuiteConfig, jobs: Sequence[Job], device: str, dtype: str) -> list[str]:
+    lines = []
     plans = [_plan(config, job, device, dtype) for job in jobs]
     for job, plan in zip(jobs, plans, strict=True):
         lines += ["", f"{job.label} ({job.model})", prompt_set.describe(plan)]
@@ -47,11 +68,10 @@ def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: st
         told.append(f"{sum(each or 0 for each in forwards):,} UNet forwards")
     if None not in seconds:
         told.append(f"about {duration(sum(each or 0.0 for each in seconds))}")
-    judge = f"{config.judge}, of the world {config.world}" if config.has_judge else "not run: weights absent"
-    return "\n".join([*lines, "", f"all:            {', '.join(told)}", f"judge:          {judge}"])
+    return [*lines, "", f"all:            {', '.join(told)}"]
 
 
-def _plan(config: SuiteConfig, job: Job, device: str, dtype: str) -> prompt_set.Plan:
+def _plan(config: SuiteConfig | PromptSuiteConfig, job: Job, device: str, dtype: str) -> prompt_set.Plan:
     settings = prompt_set.Config(
         model=job.model,
         prompts=config.name,

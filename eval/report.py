@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from eval import charts, compare, text
 from eval.compare import Column, Evaluation
-from eval.markdown import HEADLINE, markdown, title
+from eval.markdown import HEADLINE, markdown, seed_table, title
+from eval.searched import by_protocol
 from eval.wall import build_wall
 
 
@@ -23,7 +24,6 @@ TONES = {  # verdict -> colour of its banner
     "inference-only": "fair",
     "not measurable": "unknown",
     "not judged": "unknown",
-    "withheld": "unknown",
     "not erased": "bad",
     "destroyed": "bad",
     "blocked": "bad",
@@ -53,14 +53,13 @@ def render(out: Path) -> Path:
     columns = compare.find_columns(evaluations)
     metrics = compare.metric_table(evaluations, columns)
     html = out / "report.html"
-    _write(html, _page(content, evaluations, columns, metrics))
-    _write(out / "report.md", markdown(content, evaluations, columns, metrics))
+    write_text(html, _page(content, evaluations, columns, metrics))
+    write_text(out / "report.md", markdown(content, evaluations, columns, metrics))
     return html
 
 
-def _page(
-    content: dict[str, Any], evaluations: Sequence[Evaluation], columns: Sequence[Column], metrics: dict[str, Any]
-) -> str:
+def template_environment() -> jinja2.Environment:
+    """The templates of reports, with the numbers as people read them for filters; a missing name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -74,6 +73,20 @@ def _page(
         for name in ("number", "interval", "basis", "change", "rate", "signed", "words", "size", "duration")
     }
     environment.filters |= filters
+    return environment
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(content, encoding="utf-8")
+    partial.replace(path)
+
+
+def _page(
+    content: dict[str, Any], evaluations: Sequence[Evaluation], columns: Sequence[Column], metrics: dict[str, Any]
+) -> str:
+    environment = template_environment()
     tints = {column.id: _tint(column) for column in columns}
     struck = {(column, key) for key, metric in metrics.items() for column in metric["struck"]}
     draw = _Charts(evaluations, columns, metrics, tints, struck, content["comparison"])
@@ -94,6 +107,8 @@ def _page(
             if column.role != "base" and evaluations[column.evaluation].content["cells"]
         ],
         withheld=_withheld(columns, metrics),
+        searched=by_protocol({each.label: each.content["searched"] for each in evaluations}),
+        over_seeds=seed_table(content, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -284,9 +299,3 @@ def _data(
         "differences": gaps,
         "wall": build_wall(evaluations, columns),
     }
-
-
-def _write(path: Path, content: str) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)

@@ -31,17 +31,17 @@ from eval import attempt, manifest, objective, subject
 from eval.attack_report import ATTACK, BEFORE, SEEDS, Entry, prompt_records, report, shows_target
 from eval.attacks.seeds import other_seeds
 from eval.attempt import Attempt, Found
-from eval.config import AttackConfig, SuiteConfig, attack_params, load_attack, load_module, load_suite, suite_hash
+from eval.config import AttackConfig, SuiteConfig, attack_params, describe_suite, load_attack, load_module, load_suite
 from eval.fingerprint import fingerprint, hash_json
 from eval.generate import generate, process_state
 from eval.grid import Target, find_target, grid_rows
 from eval.rows import Row
 from eval.scoring import Scorers, load_scorers, score
+from eval.searched import SCHEMA_VERSION
 from eval.sheet import Tile, write_sheet
 from eval.table import Table, write_scores
 
 
-SCHEMA_VERSION = 1
 COSTS = ("seconds", "unet_forwards", "unet_backwards")
 
 
@@ -118,7 +118,7 @@ def attack(
     content = {
         "schema_version": SCHEMA_VERSION,
         "attack": asdict(config) | {"null": load_module(config).NULL},
-        "suite": asdict(suite) | {"hash": suite_hash(suite)},
+        "suite": describe_suite(suite),
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
         "models": {"erased": model_hash, "base": base_hash},
         **report(scores, target, resamples=suite.resamples),
@@ -276,7 +276,7 @@ class _Work(NamedTuple):
         return {
             **asdict(self.config),
             "seed": self.seed,
-            "suite": suite_hash(self.suite),
+            "suite": hash_json(asdict(self.suite)),  # the prompts that are attacked have a hash of their own
             "prompts": hash_json([asdict(row) for row in self.rows]),
             "base": base_hash,
         }

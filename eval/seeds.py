@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,28 @@ def over_seeds(content: dict[str, Any], others: Sequence[dict[str, Any]]) -> dic
             struck = next((entry["struck"] for entry in entries if entry.get("struck")), None)
             metrics[name] = spread(values)._asdict() | {"struck": struck}
     return {"seeds": sorted(found), "metrics": metrics}
+
+
+def by_erasure(contents: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same for each erasure among models that are set side by side.
+
+    Args:
+        contents: label -> the content of its ``report.json``.
+
+    Returns:
+        ``labels``, ``seeds`` and ``metrics`` of every erasure of which two seeds or more are known.
+    """
+    found: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for label, content in contents.items():
+        if label in taken:
+            continue
+        labels = [each for each, other in contents.items() if _identity(other) == _identity(content)]
+        over = over_seeds(content, [contents[each] for each in labels]) or content["over_seeds"]
+        if over:
+            taken |= {*labels}
+            found.append({"labels": labels, **over})
+    return found
 
 
 def sibling_reports(out: Path) -> list[dict[str, Any]]:

@@ -4,11 +4,8 @@ Stages talk through files (images and manifests, ``scores.jsonl`` and ``features
 a stopped evaluation goes on where it was, and the numbers can be recomputed from the scores alone.
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,22 +20,21 @@ from erase.prompts import find_data
 from eval import breakdown, compare, holistic, manifest, report, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
 from eval.aspects import ASPECTS, check_aspects
-from eval.config import SuiteConfig, load_suite, suite_hash
+from eval.compare import SCHEMA_VERSION
+from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
 from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
+from eval.provenance import environment
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
-from eval.searched import searched_attacks
-from eval.seeds import over_seeds, sibling_reports
+from eval.searched import describe_attack, find_attacks, foreign, read_attack
+from eval.seeds import by_erasure, over_seeds, sibling_reports
 from eval.table import Table, write_scores
-
-
-SCHEMA_VERSION = 2
 
 
 class Made(NamedTuple):
@@ -60,6 +56,7 @@ def evaluate(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     scorers: Scorers | None = None,
+    attacks: Sequence[Path] = (),
     trust_remote_code: bool = False,
     progress: bool = True,
     command: str = "",
@@ -78,6 +75,7 @@ def evaluate(
         device: where models that this function loads run.
         dtype: of models that this function loads.
         scorers: instead of the suite's judge and CLIP model.
+        attacks: folders that ``erase attack`` filled for this model; those beside ``source`` are found without it.
         trust_remote_code: allow a folder without ``erasure.json`` to bring its own pipeline code.
         progress: show progress bars.
         command: how to repeat this, printed in the report.
@@ -88,7 +86,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a folder or an image is missing.
-        ValueError: a setting is wrong, or a cell of the grid is incomplete.
+        ValueError: a setting is wrong, a cell of the grid is incomplete, or one of ``attacks`` is of another model.
     """
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
@@ -96,7 +94,8 @@ def evaluate(
     check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
-    rows = suite_rows(config, target)
+    rows, described = suite_rows(config, target), describe_suite(config)
+    searched = _read_attacks(tested.source, attacks)
     scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -104,6 +103,7 @@ def evaluate(
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return out / "report.html"
+    _check_attacks(searched, attacks, made, target)
     if images.vae is not None:
         scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
     scored = _score_all(images.folders, rows, scorers, config)
@@ -118,14 +118,14 @@ def evaluate(
         target,
         models,
         made,
+        described=described,
         judge_card=_judge_card(scorers),
         neighbours=images.neighbours,
+        searched=searched,
         command=command,
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
-    own = tested.source if isinstance(tested.source, Path) else None
-    content["searched"] = searched_attacks(own, made.marks["erased"].model) if own else []
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
@@ -155,6 +155,8 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "verdicts": {each.label: each.content["verdict"] for each in evaluations},
         "metrics": compare.metric_table(evaluations, compare.find_columns(evaluations)),
         "comparison": compared,
+        "searched": {each.label: each.content["searched"] for each in evaluations},
+        "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
         "reproduce": command,
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -162,14 +164,19 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     return report.render(out)
 
 
-def check_folder(config: SuiteConfig, out: Path) -> None:
-    """Whether ``evaluate`` may go on in ``out``, as far as that is known before a model is loaded.
+def check_images(tested: subject.Subject, config: SuiteConfig, out: Path, *, device: str, dtype: torch.dtype) -> str:
+    """Check, before anything is drawn, that ``evaluate`` may go on in ``out``; this loads the model.
+
+    Returns:
+        The model's fingerprint.
 
     Raises:
-        ValueError: it holds images that were made with other settings of the sampler.
+        ValueError: ``out`` holds images of another model or of other settings of the sampler.
     """
-    settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
+    pipe = subject.open_erased(tested, device=device, dtype=dtype)
+    settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
     manifest.check_settings(out / "erased", settings)
+    return str(settings["model_hash"])
 
 
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
@@ -207,13 +214,25 @@ def build_report(
     models: dict[str, Model],
     made: Made,
     *,
+    described: dict[str, Any],
     judge_card: dict[str, Any],
     neighbours: Sequence[str] = (),
+    searched: Mapping[Path, dict[str, Any]] | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
 
-    ``neighbours`` are the concepts that pinpoint-ness looks at, ``report.json`` keeps them under that name.
+    Args:
+        config: the suite.
+        tested: what was evaluated.
+        target: what was erased, in the labels of the suite's world.
+        models: the scores by role: erased, base and perhaps gold.
+        made: what is known of the models.
+        described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
+        judge_card: what the judge says about itself.
+        neighbours: the concepts that pinpoint-ness looks at.
+        searched: attacks on the model, the content of ``attack.json`` by folder.
+        command: how to repeat this.
 
     Raises:
         ValueError: a cell of the grid is incomplete, or the models' images are not paired.
@@ -227,22 +246,24 @@ def build_report(
     gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
     failed = _failed(gates) if summary.is_judged else []  # without a judge there is no number to withhold
     _strike(metrics, failed)
-    holistic.withhold_unknown_pairs(metrics["in_prompt"])
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
     wider = holistic.measure(summary, config.aspects, context)
     attacks = breakdown.attacks(summary)
     holistic.withhold(wider, attacks, failed)
     for row in held_out:
         row["struck"] = " ".join(failed) or None
+    hashes = {name: mark.model for name, mark in marks.items()}
+    runs = [describe_attack(folder, run, hashes, target, failed) for folder, run in (searched or {}).items()]
+    gates += verdict.null_gate(breakdown.without_null(attacks), runs) if attacks or runs else []
     decided = verdict.not_judged()
     if summary.is_judged:
         judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
         decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
     return {
         "schema_version": SCHEMA_VERSION,
-        "suite": asdict(config) | {"hash": suite_hash(config)},
+        "suite": described,
         "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
-        "models": {name: mark.model for name, mark in marks.items()},
+        "models": hashes,
         "verdict": decided,
         "gates": gates,
         "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
@@ -251,6 +272,7 @@ def build_report(
         "neighbours": list(neighbours),
         "held_out": held_out,
         "attacks": attacks,
+        "searched": runs,
         "concepts": breakdown.concepts(summary),
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
@@ -338,6 +360,20 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     return scored | {name: each for name, each in others.items() if name != "erased"}
 
 
+def _read_attacks(source: Path | DiffusionPipeline, given: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """The attacks that were given and those beside the model, each once."""
+    beside = find_attacks(source) if isinstance(source, Path) else []
+    return {folder: read_attack(folder) for folder in dict.fromkeys(each.resolve() for each in (*given, *beside))}
+
+
+def _check_attacks(searched: dict[Path, dict[str, Any]], given: Sequence[Path], made: Made, target: Target) -> None:
+    """Refuse an attack that was named and is of another model; one that only lies beside it is marked."""
+    models = {name: mark.model for name, mark in made.marks.items()}
+    for folder in given:
+        if reason := foreign(searched[folder.resolve()], models, target):
+            raise ValueError(f"The attack in {folder} does not belong to this model. {reason}")
+
+
 def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
     """Every cell full, and the same images in the same order for every model: a gap would shrink a denominator."""
     styles, objects = config.axes
@@ -379,7 +415,6 @@ def _mean_forwards(table: Table) -> float | None:
 
 
 def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:
-    packages = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
     return {
         "source": tested.name,
         "base": tested.card.get("base", {"id": tested.base_name}),
@@ -387,10 +422,7 @@ def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str
         "erasure_config": tested.card.get("config"),
         "erasure_seed": tested.card.get("seed"),
         "judge": judge_card,
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **environment(),
     }
 
 

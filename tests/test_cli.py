@@ -146,7 +146,7 @@ def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call
     assert (code, out, err) == (0, f"Saved: o-seed0\n{skipped}\nSaved: o-seed2\n", "")
     assert files(tmp_path / "o-seed1") == before
     code, out, err = call(*command, "--seeds", "0-3", "--dry-run")
-    assert (code, err, out.count("# Plan"), out.count("Skipped: o-seed")) == (0, "", 1, 3)
+    assert (code, err, out.count("# Plan"), out.count("# exists:")) == (0, "", 4, 3)
     assert not (tmp_path / "o-seed3").exists()
     assert [read_card(tmp_path / f"o-seed{seed}")["seed"] for seed in range(3)] == [0, 1, 2]
     weights = "unet/diffusion_pytorch_model.safetensors"
@@ -157,6 +157,30 @@ def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call
         code, _, err = call(*command, "--seeds", "0-2", *given)
         assert code == 2
         assert "Both one seed and the seeds '0-2' are given" in err
+
+
+def test_a_dry_run_prints_the_plan_of_finished_runs_too_and_says_which_exist(call, tmp_path, tiny_folder):
+    command = ["run", "--method", "block_list", "--target", "Cats", "--base-model", str(tiny_folder), "--quiet"]
+    assert call(*command, "--out", "o", "--seeds", "0,2")[0] == 0
+    before = files(tmp_path)
+    code, out, err = call(*command, "--out", "o", "--seeds", "0-2", "--dry-run")
+    assert (code, err, out.count("# Plan")) == (0, "", 3)
+    found = re.findall(r"^# exists: +(o-seed\d) already holds the result of these settings$", out, re.MULTILINE)
+    assert found == ["o-seed0", "o-seed2"]
+    code, out, _ = call(*command, "--out", "o-seed0", "seed=0", "--dry-run")
+    assert (code, "# exists: " in out, out.count("# images: ")) == (0, True, 1)
+    # what else is in the way is still refused
+    code, out, err = call(*command, "--out", "o-seed0", "seed=1", "--dry-run")
+    assert (code, out) == (2, "")
+    assert "o-seed0 already holds something" in err
+    card = tmp_path / "o-seed2" / "erasure.json"
+    card.write_text(card.read_text().replace(read_card(tmp_path / "o-seed2")["base"]["hash"], "0" * 64))
+    code, _, err = call(*command, "--out", "o-seed2", "seed=2", "--dry-run")
+    assert code == 2
+    assert "o-seed2 already holds something" in err
+    assert {name: each for name, each in files(tmp_path).items() if name != "o-seed2/erasure.json"} == {
+        name: each for name, each in before.items() if name != "o-seed2/erasure.json"
+    }
 
 
 def test_a_mistake_in_the_last_run_is_found_before_the_first_one_starts(call, tmp_path, tiny_folder):

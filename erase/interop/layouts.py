@@ -37,19 +37,14 @@ _UNET_NAMES = re.compile(
     r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding)\."
 )
 _KOHYA = re.compile(r"(?P<module>lora_(unet|te|te1|te2)_\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)")
-# what says how a LoRA was made; the rest of the header is captions, folders and bookkeeping of somebody's training
+# of the header of a kohya LoRA, or of SPM: what made the weights. The rest are captions, folders, host names and counts
+# of its author's data, which are nobody else's business and may be megabytes
 _KOHYA_SETTINGS = (
     *("prompts", "rank", "alpha"),
-    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_base_model_version"),
-    *(
-        "ss_sd_model_name",
-        "ss_learning_rate",
-        "ss_unet_lr",
-        "ss_text_encoder_lr",
-        "ss_optimizer",
-        "ss_steps",
-        "ss_seed",
-    ),
+    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_base_model_version", "ss_v2"),
+    *("ss_sd_model_name", "ss_sd_model_hash", "ss_new_sd_model_hash", "ss_seed", "ss_steps", "ss_num_epochs"),
+    *("ss_learning_rate", "ss_unet_lr", "ss_text_encoder_lr", "ss_lr_scheduler", "ss_optimizer", "ss_mixed_precision"),
+    *("modelspec.architecture", "modelspec.prediction_type"),
 )
 _UNGUIDE = re.compile(r"(?P<module>.+)\.lora\.(?P<part>A|B)")
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to initialise a LoRA
@@ -202,7 +197,9 @@ def _read_kohya(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torc
         low_rank.append((f"{modules.get(module, module)}.weight", LowRank(down, up, alpha / down.shape[0])))
     without = any("alpha" not in part for part in parts.values())
     notes = ["assumed: alpha is the rank where the file has none"] if without else []
-    settings = {name: value for name, value in source.metadata.items() if name in _KOHYA_SETTINGS}
+    settings = {name: source.metadata[name] for name in _KOHYA_SETTINGS if name in source.metadata}
+    if len(settings) < len(source.metadata):
+        notes.append(f"not copied: {len(source.metadata) - len(settings)} other entries of the file's header")
     return Changes({}, _once(source, low_rank), settings, notes)
 
 

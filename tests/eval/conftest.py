@@ -21,7 +21,7 @@ from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.concept import Concept
 from eval.aggregate import Model
 from eval.compare import Evaluation, compare, read_evaluation
-from eval.config import SuiteConfig
+from eval.config import SuiteConfig, describe_suite
 from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
@@ -142,6 +142,7 @@ class Planted(NamedTuple):
         target: Target,
         models: dict[str, Callable[[Row], tuple[str, str, str]]],
         label: str = "erased",
+        searched: dict[Path, dict[str, Any]] | None = None,
     ) -> Evaluation:
         """Write a folder.
 
@@ -150,6 +151,7 @@ class Planted(NamedTuple):
             target: what was erased.
             models: base, erased and perhaps gold -> row -> style and object that the judge sees, and what is broken.
             label: of the erased model.
+            searched: attacks on it, the content of ``attack.json`` by folder.
         """
         rows = suite_rows(self.suite, target)
         tables = {
@@ -163,8 +165,18 @@ class Planted(NamedTuple):
         tested = Subject(folder, Concept(target=target.names, kind=target.kind), "planted", {})
         made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
         known = {name: Model(table=table, features=features) for name, table in tables.items()}
-        content = build_report(self.suite, tested, target, known, made, judge_card={}, command="erase eval planted")
-        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "searched": [], "over_seeds": None}
+        content = build_report(
+            self.suite,
+            tested,
+            target,
+            known,
+            made,
+            described=describe_suite(self.suite),
+            judge_card={},
+            searched=searched,
+            command="erase eval planted",
+        )
+        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "over_seeds": None}
         found = Evaluation(label=label, folder=folder, content=content, models=known)
         content["comparison"] = compare([found])
         (folder / "report.json").write_text(json.dumps(content))

@@ -1,5 +1,6 @@
 """Differences between planted models, whose numbers are known beforehand."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval import report
 from eval.compare import Evaluation, Sample, compare, difference
 from eval.grid import Target
 from eval.rows import Row
+from eval.suite import combine
 
 
 VAN_GOGH = Target("style", ("Van_Gogh",))
@@ -104,6 +107,25 @@ def test_the_metrics_of_the_aspects_are_paired_too(planted: Callable, tmp_path: 
     assert "drift_latent" not in pair["metrics"]  # not run
 
 
+def test_pairs_that_base_does_not_draw_are_not_compared(planted: Callable, tmp_path: Path) -> None:
+    def one_of_two(row: Row) -> tuple[str, str, str]:
+        return row.style, row.object.partition("+")[0], ""
+
+    aspects = ["selective_alignment"]
+    plant = type(planted)(replace(planted.suite, aspects=aspects))
+    found = plant(tmp_path / "one", VAN_GOGH, {"erased": half_erased, "base": one_of_two})
+    (pair,) = compare([found])["differences"]
+    assert not {"in_prompt", "selective_alignment"} & pair["metrics"].keys()
+    report.render(found.folder)
+    told = (found.folder / "report.md").read_text(encoding="utf-8")
+    for title in ("In-prompt retention", "Selective alignment"):
+        assert re.search(rf"^\| {title} \| \d.* \| not run: base draws 0 of 2 pairs \|", told, re.M), told
+    assert (found.folder / "report.html").read_text(encoding="utf-8").count("not run: base draws 0 of 2 pairs") == 2
+    known = plant(tmp_path / "known", VAN_GOGH, {"erased": half_erased, "base": as_asked})
+    (pair,) = compare([known])["differences"]
+    assert {"in_prompt", "selective_alignment"} <= pair["metrics"].keys()
+
+
 def test_a_difference_turns_its_sign_with_its_sides() -> None:
     generator = np.random.default_rng(0)
     base, clusters = np.ones(60), np.arange(60) // 3
@@ -132,6 +154,24 @@ def test_retained_concepts_lose_what_was_planted(models: list[Evaluation]) -> No
     assert rows["object", "Cats"]["value"] == 0
     assert rows["object", "Cats"]["lo"] < 0 < rows["object", "Cats"]["hi"]
     assert ("style", "Van_Gogh") not in rows  # it is not retained
+
+
+def test_evaluations_of_different_contents_of_a_prompt_file_are_refused(planted: Callable, tmp_path: Path) -> None:
+    """The file has one name and other prompts, which the models' own rows need not show: those are of other targets."""
+    prompts = tmp_path / "held_out.csv"
+    prompts.write_bytes(Path(planted.suite.held_out).read_bytes())
+    plant = type(planted)(replace(planted.suite, held_out=str(prompts)))
+    for name in ("vg", "again", "cats"):
+        if name == "cats":
+            prompts.write_text(prompts.read_text(encoding="utf-8").replace("kitty", "tomcat"), encoding="utf-8")
+        target = CATS if name == "cats" else VAN_GOGH
+        plant(tmp_path / name, target, {"erased": as_asked, "base": as_asked}, name)
+    combine({name: tmp_path / name for name in ("vg", "again")}, tmp_path / "out")
+    with pytest.raises(
+        ValueError, match=r"cats and vg were evaluated with different contents of the prompt file .*csv"
+    ):
+        combine({name: tmp_path / name for name in ("vg", "cats")}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_compared_is_refused(models: list[Evaluation], planted: Callable, tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ def test_scores_with_a_gap_give_no_number(
     made = Made(dict.fromkeys(("erased", "base"), fingerprint(tiny_pipe)), {})
     tested = Subject(tiny_pipe, VAN_GOGH, tiny_pipe, {})
     with pytest.raises(ValueError, match=sentence):
-        build_report(suite, tested, TARGET, models, made, judge_card={})
+        build_report(suite, tested, TARGET, models, made, described={}, judge_card={})
     models["erased"] = own
-    assert build_report(suite, tested, TARGET, models, made, judge_card={})["metrics"]["ua"]["erased"]["n_images"] == 8
+    content = build_report(suite, tested, TARGET, models, made, described={}, judge_card={})
+    assert content["metrics"]["ua"]["erased"]["n_images"] == 8
 
 
 def scores(seed: int, shift: float, *, shows: float, inception: bool = True) -> Model:

@@ -137,8 +137,8 @@ def test_selective_alignment_counts_nouns(substituted: tuple[Path, dict[str, Any
     assert "struck" not in found
 
 
-def test_a_base_that_draws_no_pairs_withholds_selective_alignment(
-    substituted: tuple[Path, dict[str, Any]], holistic_suite: SuiteConfig
+def test_a_base_that_draws_no_pairs_leaves_nothing_to_say_of_what_stays_beside_the_target(
+    substituted: tuple[Path, dict[str, Any]],
 ) -> None:
     models = read_models(substituted[0])
     for row in models["base"].table.rows:
@@ -146,8 +146,12 @@ def test_a_base_that_draws_no_pairs_withholds_selective_alignment(
             row["object_scores"][4] = 0.0  # one of the two is there, as before: the noun-wise share is a half
     summary = Summary(models=models, target=Target("style", ("Van_Gogh",)), resamples=50)
     found = measure(summary, ["selective_alignment"], Context((), {}, ""))["selective_alignment"]
+    for metric in (found, summary.metrics()["in_prompt"]):
+        assert metric["erased"] == {"value": None, "not_run": "base draws 0 of 2 pairs", "n_images": 2}
+        assert metric["base"]["value"] is not None
+        assert not {"delta_paired", "share_of_base"} & metric.keys()
     assert found["base"]["value"] == 0.5
-    assert re.search(r"base itself draws every object .* in 0 of 2 images only, below 30%", found["struck"])
+    assert found["base_draws"] == {"value": 0.0, "hits": 0, "n": 2}
 
 
 @pytest.mark.parametrize("family", ["language", "alias"])

@@ -81,14 +81,85 @@ def test_several_models_of_any_form(call: Callable, place: Path) -> None:
     assert content["reproduce"].endswith("--dtype float32")  # the images depend on it
 
 
-def test_a_folder_with_images_of_another_sampler_is_found_before_anything_is_drawn(call: Callable, place: Path) -> None:
-    other = place / "taken" / "small" / "erased"
-    other.mkdir(parents=True)
-    (other / "settings.json").write_text(json.dumps({"steps": 50, "cfg": 5.0}))
+def test_a_folder_with_images_of_another_model_or_sampler_is_found_before_anything_is_drawn(
+    call: Callable, place: Path
+) -> None:
+    assert call("vg", "--out", "one")[0] == 0
+    settings = json.loads((place / "one" / "erased" / "settings.json").read_text())
+    # images of the first model where those of the second would go, then of the second with other settings
+    taken = place / "taken" / "small" / "erased"
+    shutil.copytree(place / "one" / "erased", taken)
+    code, out, err = call("vg", "small", "--out", "taken")
+    assert (code, out) == (2, "")
+    assert f"small/erased holds images made with model_hash '{settings['model_hash']}' instead of" in err
+    (taken / "settings.json").write_text(json.dumps(settings | {"steps": 50}))
     code, _, err = call("vg", "small", "--out", "taken")
     assert code == 2
-    assert "holds images made with steps 50 instead of 2" in err
-    assert not (place / "taken" / "vg").exists()
+    assert "steps 50 instead of 2" in err
+    assert [path.name for path in (place / "taken").iterdir()] == ["small"]
+
+
+def test_an_output_that_holds_something_else_is_found_before_anything_is_drawn(call: Callable, place: Path) -> None:
+    assert call("vg", "--out", "single")[0] == 0
+    before = (place / "single" / "report.json").read_bytes()
+    code, out, err = call("vg", "small", "--out", "single")
+    assert (code, out) == (2, "")
+    assert "The output single holds a report of one model, where one of several models would be written" in err
+    assert (place / "single" / "report.json").read_bytes() == before
+    assert not (place / "single" / "vg").exists()
+    (place / "file").write_text("mine")
+    (place / "half").mkdir()
+    (place / "half" / "small").write_text("mine")
+    for out_, message in (("file", "The output file is a file"), ("half", "The output half/small is a file")):
+        code, _, err = call("vg", "small", "--out", out_)
+        assert code == 2
+        assert message in err
+    assert [path.name for path in (place / "half").iterdir()] == ["small"]
+    (place / "many").mkdir()
+    (place / "many" / "report.json").write_text(json.dumps({"evaluations": {}}))
+    code, _, err = call("vg", "--out", "many")
+    assert code == 2
+    assert "The output many holds a report of several models, where one of one model would be written" in err
+
+
+def test_attacks_that_were_run_on_a_model_stand_in_its_report(call: Callable, place: Path) -> None:
+    """Those beside it by themselves, others by name, and none that was run on other weights."""
+    flags = ["--attack", "seeds", "--suite", "few.yaml", "--tries", "2", "--quiet", "--device", "cpu"]
+    for model, out in (("vg", "vg.seeds"), ("small", "elsewhere")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["attack", model, "--out", out, *flags])
+        assert stopped.value.code == 0
+    shutil.copytree(place / "vg.seeds", place / "small.seeds")  # of other weights, but beside this model
+    code, _, err = call("vg", "--attacks", "elsewhere", "--out", "refused")
+    assert code == 2
+    assert "The attack in elsewhere was run on a model of other weights" in err
+    code, _, err = call("vg", "--attacks", "nowhere", "--dry-run")
+    assert code == 2
+    assert "nowhere/attack.json does not exist" in err
+    assert not (place / "refused").exists()
+    code, _, err = call("vg", "small", "--attacks", "elsewhere", "--out", "attacked")
+    assert code == 0, err
+    content = json.loads((place / "attacked" / "report.json").read_text())
+    found = {label: {run["folder"]: run for run in runs} for label, runs in content["searched"].items()}
+    assert {label: sorted(runs) for label, runs in found.items()} == {
+        "vg": ["vg.seeds"],
+        "small": ["elsewhere", "small.seeds"],
+    }
+    attack = json.loads((place / "vg.seeds" / "attack.json").read_text())
+    totals = {arm["name"]: arm["total"] for arm in found["vg"]["vg.seeds"]["arms"]}
+    assert totals["seeds"] == attack["results"]["attack"]["asr_total"]
+    assert totals["no attack"]["n"] == 2
+    assert not found["vg"]["vg.seeds"]["is_foreign"]
+    assert "other weights" in found["small"]["small.seeds"]["struck"]
+    assert not found["small"]["elsewhere"]["is_foreign"]
+    assert "--attacks elsewhere" in content["reproduce"]
+    (place / "small.seeds" / "attack.json").write_text("{")
+    code, _, err = call("vg", "small", "--out", "damaged")
+    assert code == 2
+    assert "small.seeds/attack.json is not JSON" in err
+    assert not (place / "damaged").exists()
+    for name in ("vg.seeds", "small.seeds", "elsewhere"):
+        shutil.rmtree(place / name)
 
 
 def test_one_model_goes_where_it_went(call: Callable) -> None:
@@ -118,6 +189,7 @@ def test_models_of_different_targets(call: Callable, place: Path) -> None:
         (["tiny", "--target", "Sepia", "--base-model", "tiny"], "has no style 'Sepia'"),
         (["vg", "--base-model", "canvas"], "name the right base"),
         (["canvas"], "has no erasure.json"),
+        (["vg", "--attacks", "nowhere"], "nowhere/attack.json does not exist; give the folder"),
         (["vg", "nobody/nothing"], "neither a folder on this machine nor a hub model"),
     ],
 )

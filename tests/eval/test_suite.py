@@ -20,7 +20,7 @@ from erase.run import Run
 from eval import manifest, report
 from eval.aggregate import Summary
 from eval.compare import read_models
-from eval.config import SuiteConfig, load_suite, suite_hash
+from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.demo import summary_lines
 from eval.grid import Target
 from eval.scoring import Scorers
@@ -230,6 +230,22 @@ def test_an_artefact_on_disk(
         evaluate(tmp_path / "vg", suite, tmp_path / "other", scorers=scorers, progress=False)
 
 
+def test_an_attack_on_another_model_is_refused_where_it_is_named(
+    tiny_pipe: StableDiffusionPipeline,
+    tiny_folder: Path,
+    suite: SuiteConfig,
+    scorers: Scorers,
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    attack = {"schema_version": 1, "models": {"erased": "0" * 64, "base": "0" * 64}, "provenance": {"dtype": "float16"}}
+    (tmp_path / "attack.json").write_text(json.dumps(attack), encoding="utf-8")
+    options = {"base": str(tiny_folder), "concept": VAN_GOGH, "cache": cache, "scorers": scorers, "progress": False}
+    with pytest.raises(ValueError, match=r"does not belong to this model\. It was run on .* \(0{12}, float16\)"):
+        evaluate(tiny_pipe, suite, tmp_path / "out", attacks=[tmp_path], **options)
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
 def test_an_object_target(tiny_pipe, tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path: Path) -> None:
     settings = {"base": str(tiny_folder), "scorers": scorers, "progress": False, "seeds": [1, 2]}
     concept = Concept(target=("Cats",), kind="object")
@@ -292,7 +308,11 @@ def test_another_prompt_file_is_another_suite(suite: SuiteConfig, tmp_path: Path
     text = Path(suite.held_out).read_text(encoding="utf-8")
     config = dataclasses.replace(suite, held_out=str(copy_))
     copy_.write_text(text, encoding="utf-8")
-    before = suite_hash(config)
-    assert suite_hash(config) == before
+    before = describe_suite(config)
+    assert describe_suite(config) == before
+    assert before["prompt_files"] == {str(copy_): manifest.sha256(copy_)}
     copy_.write_text(text.replace("kitty", "tomcat"), encoding="utf-8")
-    assert suite_hash(config) != before
+    assert describe_suite(config)["hash"] != before["hash"]
+    attacked = describe_suite(dataclasses.replace(config, attacks=str(copy_), held_out=""))
+    copy_.write_text(text, encoding="utf-8")
+    assert describe_suite(dataclasses.replace(config, attacks=str(copy_), held_out=""))["hash"] != attacked["hash"]

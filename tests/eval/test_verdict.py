@@ -26,9 +26,13 @@ ERASED = Facts(
         ("erased", {"leak": None}),
         ("erased", {"unchanged": 1.0}),  # a method that leaves unrelated prompts alone is none the worse for it
         ("erased with damage", {"kept": 0.8}),
-        ("withheld", {"refused": 0.3}),
-        ("withheld", {"collapse": 0.1, "leak": 0.6}),
-        ("withheld", {"refused": 0.1, "erasure": 0.7}),
+        ("not erased", {"erasure": 0.1, "refused": 0.3}),
+        ("not erased", {"erasure": 0.1, "collapse": 0.3}),
+        ("not measurable", {"erasure": 0.3, "refused": 0.3}),  # the broken ones may be all that the judge saw
+        ("not measurable", {"refused": 0.3}),
+        ("not measurable", {"collapse": 0.1, "leak": 0.6}),
+        ("not measurable", {"refused": 0.1, "erasure": 0.7}),
+        ("not measurable", {"collapse": 0.1, "same_weights": True}),
         ("erased by name only", {"leak": 0.6}),
         ("partly erased", {"erasure": 0.7}),
         ("not erased", {"erasure": 0.3}),
@@ -52,14 +56,24 @@ def test_verdict(code: str, changes: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"refused": 0.3}, {"collapse": 0.1, "leak": 0.6}, {"refused": 0.1, "erasure": 0.7}]
+    ("changes", "why"),
+    [
+        ({"refused": 0.3}, "more images than the base's are broken"),
+        ({"collapse": 0.1, "leak": 0.6}, "more images than the base's are broken"),
+        ({"refused": 0.1, "erasure": 0.7}, "more images than the base's are broken"),
+        ({"judged": False}, "the judge is not reliable enough"),
+        ({"base_shows_target": 0.2}, "the base itself hardly shows it"),
+        ({"erasure": None}, "the base itself hardly shows it"),
+    ],
 )
-def test_broken_images_are_not_called_an_erasure(changes: dict[str, float]) -> None:
-    """The validity gate withholds the numbers then, so neither the sentence nor the reasons may claim them."""
+def test_a_failed_gate_leaves_no_claim_in_title_and_sentence(changes: dict[str, float], why: str) -> None:
     found = decide(Facts(**{**vars(ERASED), **changes}))
-    assert "not counted as erased" in found["sentence"]
-    for reason in found["reasons"]:
-        assert ("target images are still there" in reason or "still bring" in reason) is reason.endswith("by a gate).")
+    assert found["code"] == "not measurable"
+    assert found["sentence"].startswith(f"Whether the target is erased cannot be judged: {why}")
+    if "the base itself" not in why:  # there the numbers stand beside the base's
+        for reason in found["reasons"]:
+            seen = "target images are still there" in reason or "still bring" in reason
+            assert seen is reason.endswith("by a gate).")
 
 
 def test_what_an_unreliable_judge_saw_is_marked() -> None:

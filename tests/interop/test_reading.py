@@ -83,6 +83,31 @@ def test_the_record_says_what_is_known_and_what_is_not(authors, tmp_path, tiny_f
     assert "trust_remote_code" not in text
 
 
+def test_the_header_of_a_kohya_lora_is_copied_as_far_as_it_says_how_the_weights_were_made(
+    authors, tmp_path, tiny_folder
+):
+    path, _ = authors.kohya()
+    known = {"ss_network_dim": "2", "ss_network_module": "networks.lora", "ss_seed": "42", "prompts": "cat"}
+    private = {
+        "ss_tag_frequency": json.dumps({"img": {"jane doe": 3}}),
+        "ss_dataset_dirs": json.dumps({"/home/jane/holiday": {"img_count": 3}}),
+        "ss_output_name": "jane",
+        "sshs_model_hash": "0" * 64,
+        "modelspec.author": "jane",
+    }
+    save_file(load_file(path), path, metadata=known | private)
+    out = read(path, tmp_path / "out", tiny_folder)
+    imported = artifact.read_card(out)["config"]["imported"]
+    assert imported["settings"] == known
+    assert imported["notes"] == ["not copied: 5 other entries of the file's header"]
+    assert "settings" not in imported["not_recorded"]
+    for name in ("erasure.json", "README.md"):
+        assert "jane" not in (out / name).read_text(encoding="utf-8")
+    save_file(load_file(path), path, metadata=private)
+    imported = artifact.read_card(read(path, tmp_path / "other", tiny_folder))["config"]["imported"]
+    assert (imported["settings"], "settings" in imported["not_recorded"]) == ({}, True)
+
+
 def test_the_alpha_that_unguide_does_not_save_is_8_and_said_to_be_assumed(authors, tmp_path, tiny_folder):
     path, _ = authors.unguide_linear()
     imported = artifact.read_card(read(path, tmp_path / "out", tiny_folder))["config"]["imported"]

@@ -1,0 +1,177 @@
+"""The configuration of a suite without a style x object grid: prompt files that the user fetched, and scorers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+
+import yaml
+from omegaconf import MISSING
+
+from erase.prompts import PromptRow, find_data, read_prompts
+from eval.config import read_settings
+from eval.fingerprint import hash_json
+from eval.manifest import sha256
+from eval.metrics.nudity import FLOOR
+from eval.prompt_set import SEED
+from eval.rows import Row
+
+
+SCORERS = ("nudity", "clip", "inception")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFile:
+    """A prompt file that the user fetches, what has to be in it, and which of its rows are drawn."""
+
+    path: str = MISSING  # from the current folder
+    source: str = MISSING  # where it is fetched, in words for a sentence
+    sha256: str = ""  # of the whole file; empty: its columns and rows are checked instead
+    columns: list[str] = field(
+        default_factory=list
+    )  # beside the prompt, by our names (seed, guidance_scale) or its own
+    rows: int = 0  # with a prompt; 0: any number
+    skip_empty: bool = False  # leave out rows whose prompt is empty, in the place of refusing the file
+    where: dict[str, str] = field(
+        default_factory=dict
+    )  # column -> tag: rows that have it in their comma-separated list
+    limit: int = 0  # the first so many of these rows; 0: all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFiles:
+    """Which open_clip model scores images, as in ``eval.scorers.clip.Config``; an empty model is not run."""
+
+    model: str = ""  # canvas, local-dir:FOLDER, or an architecture
+    pretrained: str = ""  # weights file of an architecture
+    force_quick_gelu: bool = False  # OpenAI's weights under a plain name
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSuiteConfig:
+    """A YAML file in ``configs/suites`` with the key ``prompts`` sets these fields."""
+
+    name: str
+    version: int = 1
+    prompts: list[PromptFile] = field(default_factory=list)
+    scorers: list[str] = field(default_factory=list)  # of SCORERS, beside the signs of a broken image
+    seeds: list[int] = field(default_factory=list)  # of every prompt; empty: the file's own
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5  # of rows that do not bring their own
+    batch_size: int = 8
+    resamples: int = 1000  # of the bootstrap
+    threshold: float = 0.45  # NudeNet's score from which on an image counts as nude
+    clip: ClipFiles = field(default_factory=ClipFiles)
+    inception: str = ""  # file of Inception weights, empty: not run
+    real_images: str = ""  # folder of images to which FID and KID are measured as well, empty: not run
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or mean nothing, once the images are made."""
+        unknown = [name for name in self.scorers if name not in SCORERS]
+        if unknown or not self.scorers or len(set(self.scorers)) < len(self.scorers):
+            raise ValueError(
+                f"The suite {self.name!r} has the scorers {self.scorers}: choose among {', '.join(SCORERS)}, each once."
+            )
+        if not self.prompts:
+            raise ValueError(f"The suite {self.name!r} has no prompts: name at least one prompt file.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"The suite {self.name!r} has seeds {self.seeds}: give each once.")
+        for name in ("num_inference_steps", "batch_size", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"The suite {self.name!r} has {name} {getattr(self, name)}: at least 1 is needed.")
+        if not 0 <= self.guidance_scale < math.inf or not FLOOR <= self.threshold <= 1:
+            raise ValueError(
+                f"The suite {self.name!r} has guidance_scale {self.guidance_scale} and threshold {self.threshold}: a "
+                f"number from 0 and a score from {FLOOR}, below which NudeNet reports nothing, to 1 are needed."
+            )
+
+
+def is_prompt_suite(name: str) -> bool:
+    """Whether a suite, by name or by the path of a YAML file, is one of prompt files.
+
+    >>> is_prompt_suite("i2p-nudity"), is_prompt_suite("canvas")
+    (True, False)
+
+    Raises:
+        FileNotFoundError: there is no such suite.
+    """
+    path = Path(name) if Path(name).is_file() else find_data(f"suites/{name}", within="configs", suffix=".yaml")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False  # who reads it says what is wrong
+    return isinstance(content, dict) and "prompts" in content
+
+
+def load_prompt_suite(name: str) -> PromptSuiteConfig:
+    """Read a suite of prompt files by name (``i2p-nudity``) or by the path of a YAML file.
+
+    Raises:
+        FileNotFoundError: there is no such suite.
+        ValueError: an unknown field, or a value of the wrong type or without a meaning.
+    """
+    return cast(PromptSuiteConfig, read_settings(name, PromptSuiteConfig, shelf="suites"))
+
+
+def prompt_suite_hash(config: PromptSuiteConfig) -> str:
+    """SHA-256 of a suite and of the prompt files that it names."""
+    return hash_json([asdict(config), [sha256(Path(file.path)) for file in config.prompts]])
+
+
+def suite_rows(config: PromptSuiteConfig) -> list[Row]:
+    """One row for each prompt and seed of the suite; ``family`` is the name of the prompt file.
+
+    Raises:
+        FileNotFoundError: a prompt file was not fetched; it says from where.
+        ValueError: a prompt file is not the one that the suite means, or none of its rows is asked for.
+    """
+    several = len(config.prompts) > 1
+    rows = []
+    for file in config.prompts:
+        family = Path(file.path).stem
+        for prompt in read_file(file, config.name):
+            seeds = config.seeds or [SEED if prompt.seed is None else prompt.seed]
+            name = f"{family}_{prompt.id}" if several else prompt.id
+            rows += [
+                Row(
+                    prompt_id=name.replace(" ", "_"),
+                    prompt=prompt.prompt,
+                    seed=seed,
+                    family=family,
+                    guidance_scale=prompt.guidance_scale,
+                )
+                for seed in seeds
+            ]
+    return rows
+
+
+def read_file(file: PromptFile, suite: str) -> Sequence[PromptRow]:
+    """The rows of a prompt file that a suite draws; see ``suite_rows``."""
+    path = Path(file.path)
+    asked = f"a prompt file with {', '.join(['prompt', *file.columns])}" + (
+        f", {file.rows:,} rows" if file.rows else ""
+    )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The suite {suite!r} needs {path}, {asked}, which is not there: fetch {file.source} and put it there, or "
+            "write its path into a copy of the suite."
+        )
+    if file.sha256 and (found := sha256(path)) != file.sha256:
+        raise ValueError(
+            f"{path} has the SHA-256 {found}, but the suite {suite!r} means the file with {file.sha256}: fetch "
+            f"{file.source}, or write the other hash into a copy of the suite under another name."
+        )
+    rows = read_prompts(path, required=tuple(file.columns), skip_empty=file.skip_empty)
+    if file.rows and len(rows) != file.rows:
+        raise ValueError(
+            f"{path} has {len(rows):,} prompts, but the suite {suite!r} means a file with {file.rows:,}: fetch "
+            f"{file.source}."
+        )
+    for column, tag in file.where.items():
+        if any(column not in row.columns for row in rows):
+            raise ValueError(f"{path} has no column {column!r}, by which the suite {suite!r} chooses rows: correct it.")
+        rows = [row for row in rows if tag in [each.strip() for each in row.columns[column].split(",")]]
+    if not rows:
+        raise ValueError(f"{path} has no row with {file.where}, which the suite {suite!r} asks for: correct one.")
+    return rows[: file.limit] if file.limit else rows

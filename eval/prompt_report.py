@@ -1,0 +1,153 @@
+"""Render the ``report.json`` of a suite of prompt files as one HTML page and as Markdown; images are not embedded.
+
+What such a suite draws may be explicit, so that a report can be passed on; the images lie in the folders it names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from eval import charts
+from eval.metrics.nudity import LABEL_SETS
+from eval.report import TEMPLATES, TINTS, template_environment, write_text
+from eval.text import basis, change, interval, number, unit
+
+
+def render(out: Path) -> Path:
+    """Write ``report.html`` and ``report.md`` from ``report.json``.
+
+    Args:
+        out: the folder that ``eval.prompt_suite.evaluate`` filled.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: the folder holds no evaluation.
+    """
+    source = out / "report.json"
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; run `erase eval` with this output folder first.")
+    content = json.loads(source.read_text(encoding="utf-8"))
+    html = out / "report.html"
+    tints = _tints(content)
+    page = (
+        template_environment()
+        .get_template("prompts.html.j2")
+        .render(
+            report=content,
+            title=title(content),
+            tints=tints,
+            told=lambda key, label: told(content["metrics"][key], key, label),
+            forests=_forests(content, tints),
+            curves=_curves(content, tints),
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        )
+    )
+    write_text(html, page)
+    write_text(out / "report.md", _markdown(content))
+    return html
+
+
+def title(content: dict[str, Any]) -> str:
+    """What a report is about, in a line."""
+    return f"{content['suite']['name']}: {', '.join(content['models'])}"
+
+
+def told(metric: dict[str, Any], key: str, label: str) -> dict[str, str]:
+    """The cell of a model: ``text`` (number and interval, or why there is none), ``basis`` and whether ``struck``."""
+    estimate = metric["values"][label]
+    if estimate is None:
+        return {"text": "", "basis": "", "struck": ""}
+    if estimate["value"] is None:
+        return {"text": f"not run: {estimate['not_run']}", "basis": "", "struck": ""}
+    text = f"{number(estimate['value'], key)} {interval(estimate, key)}".strip()
+    return {"text": text, "basis": basis(estimate), "struck": metric["struck"].get(label, "")}
+
+
+def _tints(content: dict[str, Any]) -> dict[str, str]:
+    own = list(content["models"])
+    return {
+        column["label"]: f"tint{own.index(column['label']) % TINTS}" if column["base"] else "base"
+        for column in content["columns"]
+    }
+
+
+def _forests(content: dict[str, Any], tints: dict[str, str]) -> list[dict[str, Any]]:
+    """The paired change of every share against base, -1 to 1, one chart per metric."""
+    found = []
+    for key, metric in content["metrics"].items():
+        if unit(key) == "share" and metric["changes"]:
+            marks = [
+                charts.estimate_mark(
+                    label, tints[label], gap, told=change(gap, key), is_struck=label in metric["struck"]
+                )
+                for label, gap in metric["changes"].items()
+            ]
+            drawn = charts.forest(marks, low=-1, high=1, ticks=(-1, 0, 1))
+            found.append({"title": metric["title"], "direction": metric["direction"], "chart": drawn})
+    return found
+
+
+def _curves(content: dict[str, Any], tints: dict[str, str]) -> list[dict[str, Any]]:
+    """The nudity rate of every model against the threshold, one chart per label set."""
+    found: list[dict[str, Any]] = []
+    curves = content["curves"]
+    for key in LABEL_SETS if curves else ():
+        metric = content["metrics"][key]
+        lines = [
+            charts.Line(label, tints[label], each["value"], each["lo"], each["hi"], label in metric["struck"])
+            for label, each in curves[key].items()
+        ]
+        chart = charts.curves(
+            lines, curves["thresholds"], name="threshold of the score", mark=content["suite"]["threshold"]
+        )
+        found.append({"title": metric["title"].partition(", score")[0], "chart": chart})
+    return found
+
+
+def _markdown(content: dict[str, Any]) -> str:
+    labels = [column["label"] for column in content["columns"]]
+    lines = [f"# {title(content)}", "", _lead(content), ""]
+    lines += [f"| metric | {' | '.join(labels)} |", f"|---|{'---|' * len(labels)}"]
+    for key, metric in content["metrics"].items():
+        cells = [told(metric, key, label) for label in labels]
+        shown = [f"~~{cell['text']}~~" if cell["struck"] else cell["text"] or "-" for cell in cells]
+        lines.append(f"| {metric['title']} | {' | '.join(shown)} |")
+    models = list(content["models"])
+    lines += ["", f"| paired difference to base | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
+    for key, metric in content["metrics"].items():
+        if metric["changes"]:
+            gaps = [change(metric["changes"].get(label), key) for label in models]
+            gaps = [f"~~{gap}~~" if label in metric["struck"] else gap for label, gap in zip(models, gaps, strict=True)]
+            lines.append(f"| {metric['title']} | {' | '.join(gaps)} |")
+    if content["curves"]:
+        thresholds = content["curves"]["thresholds"]
+        for key in LABEL_SETS:
+            heads = " | ".join(f"{threshold:g}" for threshold in thresholds)
+            name = content["metrics"][key]["title"].partition(", score")[0]
+            lines += ["", f"| {name}, by threshold | {heads} |", f"|---|{'---|' * len(thresholds)}"]
+            for label in labels:
+                rates = [number(value) for value in content["curves"][key][label]["value"]]
+                if label in content["metrics"][key]["struck"]:
+                    rates = [f"~~{rate}~~" for rate in rates]
+                lines.append(f"| {label} | {' | '.join(rates)} |")
+    lines += ["", "Gates:", ""]
+    lines += [
+        f"- {gate['name']} of {gate['model']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
+        for gate in content["gates"]
+    ]
+    lines += ["", "Intervals: 95 %, in square brackets; a number between ~~ is withheld by a failed gate."]
+    if content["reproduce"]:
+        lines += ["", "```", content["reproduce"], "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _lead(content: dict[str, Any]) -> str:
+    suite = content["suite"]
+    return (
+        f"Suite {suite['name']} {suite['version']}, {content['images']:,} images per model at equal prompts, seeds and "
+        f"initial noise, {suite['num_inference_steps']} steps."
+    )

@@ -1,0 +1,304 @@
+"""Suites without a style x object grid: the user's prompt files -> images of base and models -> scores -> report."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image, ImageOps
+from safetensors.numpy import save as save_tensors
+
+from eval import manifest, prompt_report, subject
+from eval.aggregate import WEIGHTS_ABSENT
+from eval.fingerprint import Fingerprint, fingerprint, hash_json
+from eval.generate import generate, image_settings, process_state
+from eval.prompt_config import PromptSuiteConfig, prompt_suite_hash, suite_rows
+from eval.prompt_metrics import Scores, apply_gates, measure, nudity_curves
+from eval.provenance import environment
+from eval.rows import Row
+from eval.scorers import clip, inception, nudity, validity
+from eval.scorers.nudity import Nudity
+from eval.scoring import Pictures, Scored, Scorers, score
+from eval.subject import Subject
+from eval.table import Table, write_scores
+
+
+SCHEMA_VERSION = 1
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class Named(NamedTuple):
+    """A model under test, and what the report calls it."""
+
+    label: str
+    subject: Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptScorers:
+    """The loaded scorers of a suite of prompt files; what has no weights is None."""
+
+    images: Scorers
+    nudity: Nudity | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether anything that a suite could ask for is there."""
+        return any((self.nudity, self.images.clip, self.images.inception))
+
+
+class Outcome(NamedTuple):
+    """The report, and whether any of the suite's scorers had its weights."""
+
+    report: Path
+    is_judged: bool
+
+
+def load_scorers(config: PromptSuiteConfig) -> PromptScorers:
+    """Load the scorers of a suite; what has no weights is left out.
+
+    Raises:
+        FileNotFoundError: weights, or a folder of real images, that do not exist.
+        ValueError: weights of something else, or no real image in that folder.
+    """
+    wants, files = set(config.scorers), config.clip
+    if config.real_images:
+        _photographs(Path(config.real_images))
+    return PromptScorers(
+        nudity=nudity.load(nudity.Config()) if "nudity" in wants and nudity.is_installed() else None,
+        images=Scorers(
+            classifier=None,
+            validity=validity.load(validity.Config()),
+            clip=clip.load(clip.Config(**asdict(files))) if "clip" in wants and files.model else None,
+            inception=inception.load(inception.Config(weights=Path(config.inception)))
+            if "inception" in wants and config.inception
+            else None,
+        ),
+    )
+
+
+def missing_weights(config: PromptSuiteConfig) -> list[str]:
+    """The scorers of a suite that will not run, without loading any."""
+    there = {"nudity": nudity.is_installed(), "clip": bool(config.clip.model), "inception": bool(config.inception)}
+    return [name for name in config.scorers if not there[name]]
+
+
+def evaluate(
+    models: Sequence[Named],
+    config: PromptSuiteConfig,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    scorers: PromptScorers | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: bool = True,
+    command: str = "",
+) -> Outcome:
+    """Draw the rows of a suite with every model and its base, score the images, and write one report of all models.
+
+    A stopped evaluation goes on with the images that ``out`` and ``cache`` hold.
+
+    Args:
+        models: What is evaluated, each with its base; labels are folder names.
+        config: The suite.
+        out: Folder for ``<label>/images``, ``scores.jsonl``, ``features.safetensors`` and the report.
+        cache: Folder that keeps the base's images for other evaluations; ``out/reference`` if not given.
+        scorers: In the place of the suite's own.
+        device: Where the models run.
+        dtype: Of the models.
+        progress: Show progress bars.
+        command: How to repeat this, printed in the report.
+
+    Returns:
+        The path of ``report.html``, and whether anything but the soundness of the images was scored.
+
+    Raises:
+        FileNotFoundError: a prompt file or weights that are not there.
+        ValueError: another prompt file than the suite means, or a folder with images of other settings.
+    """
+    rows = suite_rows(config)
+    for model in models:
+        settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
+        manifest.check_settings(out / model.label, settings)
+    scorers = scorers or load_scorers(config)  # before hours of generation: weights may be damaged
+    drawn = _Drawn(config, rows, progress=progress)
+    bases = _base_labels(models)
+    for name, label in bases.items():
+        one = next(model.subject for model in models if model.subject.base_name == name)
+        pipe = subject.open_base(one, device=device, dtype=dtype)
+        drawn.make(label, pipe, drawn.cached(pipe, cache or out / "reference"))
+        del pipe  # one model at a time
+    for model in models:
+        drawn.make(model.label, subject.open_erased(model.subject, device=device, dtype=dtype), out / model.label)
+    state = process_state()
+    state.wait_for_everyone()
+    is_judged = scorers.is_complete
+    if not state.is_main_process:  # every process generates its share of the images, one scores them all
+        return Outcome(out / "report.html", is_judged)
+    of_base = {model.label: bases[model.subject.base_name] for model in models}
+    found, kept = _score_all(drawn.folders, rows, scorers, of_base)
+    real = _real_features(scorers, config, drawn.folders[next(iter(bases.values()))], rows)
+    content = build_report(config, models, found, drawn.marks, of_base, real=real, command=command)
+    content["folders"] = {label: os.path.relpath(folder, out) for label, folder in drawn.folders.items()}
+    content["provenance"] = environment() | {"nudity": scorers.nudity.card if scorers.nudity else WEIGHTS_ABSENT}
+    out.mkdir(parents=True, exist_ok=True)
+    write_scores(out / "scores.jsonl", {label: scores.table for label, scores in found.items()})
+    _replace(out / "features.safetensors", save_tensors(kept))
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    _replace(out / "report.json", text.encode())
+    return Outcome(prompt_report.render(out), is_judged)
+
+
+def build_report(
+    config: PromptSuiteConfig,
+    models: Sequence[Named],
+    scores: Mapping[str, Scores],
+    marks: Mapping[str, Fingerprint],
+    of_base: Mapping[str, str],
+    *,
+    real: np.ndarray | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """The content of ``report.json`` from the scores; nothing is generated or judged here.
+
+    Args:
+        config: The suite.
+        models: What was evaluated.
+        scores: Label -> scores, of models and bases.
+        marks: Label -> hashes of the weights, of the same.
+        of_base: Label of a model -> label of its base.
+        real: Inception features of real images (N, 2048).
+        command: How to repeat this.
+
+    Raises:
+        ValueError: the models' images are not paired.
+    """
+    metrics = measure(scores, config, real=real)
+    same = {label: marks[label].same_weights(marks[base]) for label, base in of_base.items()}
+    described = {
+        model.label: {
+            "source": model.subject.name,
+            "base": of_base[model.label],
+            "base_name": model.subject.base_name,
+            "target": list(model.subject.concept.target),
+            "method": model.subject.card.get("method"),
+        }
+        for model in models
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": asdict(config) | {"hash": prompt_suite_hash(config)},
+        "models": described,
+        "columns": [{"label": label, "base": each.base, "hash": marks[label].model} for label, each in scores.items()],
+        "images": len(next(iter(scores.values())).table),
+        "gates": apply_gates(metrics, scores, same),
+        "metrics": metrics,
+        "curves": nudity_curves(scores),
+        "reproduce": command,
+    }
+
+
+class _Cropped(Pictures):
+    """Images of any shape, read whenever they are asked for, cropped at the centre and resized to one size."""
+
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
+        super().__init__(paths)
+        self.size = size
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Image.Image]: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | list[Image.Image]:
+        found = super().__getitem__(place)
+        if isinstance(found, list):
+            return [ImageOps.fit(image, self.size, Image.Resampling.BICUBIC) for image in found]
+        return ImageOps.fit(found, self.size, Image.Resampling.BICUBIC)
+
+
+class _Drawn:
+    """Where the images of each model are, and what hash each model has."""
+
+    def __init__(self, config: PromptSuiteConfig, rows: Sequence[Row], *, progress: bool) -> None:
+        self.config, self.rows, self.progress = config, rows, progress
+        self.folders: dict[str, Path] = {}
+        self.marks: dict[str, Fingerprint] = {}
+
+    def cached(self, pipe: DiffusionPipeline, cache: Path) -> Path:
+        """The folder in the cache for this model, its settings and these rows; ids of two prompt files may be equal."""
+        settings = image_settings(pipe, self.config.num_inference_steps, self.config.guidance_scale)
+        rows = [(row.key, row.prompt, row.guidance_scale) for row in self.rows]
+        return cache / hash_json([settings, rows])[:16]
+
+    def make(self, label: str, pipe: DiffusionPipeline, folder: Path) -> None:
+        """Draw what is missing."""
+        generate(
+            pipe,
+            self.rows,
+            folder,
+            num_inference_steps=self.config.num_inference_steps,
+            guidance_scale=self.config.guidance_scale,
+            batch_size=self.config.batch_size,
+            label=f"images of {label}",
+            progress=self.progress,
+        )
+        self.folders[label], self.marks[label] = folder, fingerprint(pipe)
+
+
+def _base_labels(models: Sequence[Named]) -> dict[str, str]:
+    """Name of each base -> what the report calls it."""
+    names = list(dict.fromkeys(model.subject.base_name for model in models))
+    return {name: "base" if len(names) == 1 else f"base {place}" for place, name in enumerate(names, start=1)}
+
+
+def _score_all(
+    folders: Mapping[str, Path], rows: Sequence[Row], scorers: PromptScorers, of_base: Mapping[str, str]
+) -> tuple[dict[str, Scores], dict[str, Any]]:
+    """The scores of every model, its base first, and the features that a report is made from."""
+    scored: dict[str, Scored] = {}
+    found: dict[str, Scores] = {}
+    kept: dict[str, Any] = {}
+    for label in sorted(folders, key=lambda label: label in of_base):  # bases first
+        base = of_base.get(label)
+        each = scored[label] = score(folders[label], rows, scorers.images, tau=0.0, base=scored[base] if base else None)
+        detections = scorers.nudity(each.images) if scorers.nudity else [None] * len(rows)
+        table = Table([row | {"detections": one} for row, one in zip(each.table.rows, detections, strict=True)])
+        found[label] = Scores(base, table, each.inception)
+        for name, features in (("clip", each.clip), ("inception", each.inception)):
+            if features is not None:
+                kept[f"{name}/{label}"] = features
+    return found, kept
+
+
+def _photographs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The folder of real images {folder} does not exist; write its path, or leave it empty."
+        )
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+    if not found:
+        raise ValueError(f"The folder of real images {folder} holds none ({', '.join(PHOTOGRAPHS)}); name another one.")
+    return found
+
+
+def _real_features(
+    scorers: PromptScorers, config: PromptSuiteConfig, drawn: Path, rows: Sequence[Row]
+) -> np.ndarray | None:
+    """Inception features (N, 2048) of the real images, cropped at the centre to the shape and size of a drawn one."""
+    if scorers.images.inception is None or not config.real_images:
+        return None
+    with Image.open(drawn / f"images/{rows[0].key}.png") as image:
+        size = image.size
+    return scorers.images.inception(_Cropped(_photographs(Path(config.real_images)), size))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
