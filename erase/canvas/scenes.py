@@ -28,7 +28,7 @@ def render(style: str, sprites: list[Image.Image], rng: np.random.Generator) -> 
 
 
 def compose(sprites: list[Image.Image], rng: np.random.Generator) -> Scene:
-    """Paste sprites at random sizes, tilts and flips: one at a random place, or the first above and left of the second."""
+    """Paste sprites at random sizes, tilts and flips: one at a random place, or two, the first above and left."""
     canvas = Image.fromarray((_background(rng) * 255).astype(np.uint8))
     coverage = Image.new("L", canvas.size)
     span = (0.66, 0.9) if len(sprites) == 1 else (0.54, 0.62)
