@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _TAKEN = ("base", "gold", "reference")  # what a report and its folder call something else
+_ONE, _SEVERAL_MODELS, _PROMPTS = "one model", "several models", "prompt files"  # what a report may be of
 _SEVERAL = Path("erase-eval")  # where the report of several models goes by default
 
 
@@ -103,7 +104,7 @@ def evaluate_all(
     folders = {model.label: where / model.label if several else where for model in named}
     # a mistake in the last one is found before the first one costs an hour
     tested = {model.label: each for model, (each, _) in zip(named, _describe(settings, named, given), strict=True)}
-    _check_out(where, [*folders.values()], several=several)
+    _check_out(where, [*folders.values()], expected=_SEVERAL_MODELS if several else _ONE)
     own_attacks = _check_models(settings, tested, folders, attacks, device=pick_device(device), dtype=pick_dtype(dtype))
     report = where
     for model in named:
@@ -191,10 +192,12 @@ def _evaluate_prompts(
 
     named = _name(paths, base_model)
     models = _describe_prompts(named, _given(named, target, kind))
+    where = out or _default_out(paths, named)
+    _check_out(where, [], expected=_PROMPTS)
     report, is_judged = evaluate(
         models,
         load_prompt_suite(suite),
-        out or _default_out(paths, named),
+        where,
         cache=cache,
         device=pick_device(device),
         dtype=pick_dtype(dtype),
@@ -272,8 +275,8 @@ def _describe(
     return found
 
 
-def _check_out(where: Path, folders: list[Path], *, several: bool) -> None:
-    """Refuse an output that cannot be written, or that holds a report of the other kind.
+def _check_out(where: Path, folders: list[Path], *, expected: str) -> None:
+    """Refuse an output that cannot be written, or that holds a report of another kind.
 
     Raises:
         ValueError: it says which.
@@ -281,12 +284,11 @@ def _check_out(where: Path, folders: list[Path], *, several: bool) -> None:
     for place in (where, *folders):
         if place.exists() and not place.is_dir():
             raise ValueError(f"The output {place} is a file: name a folder.")
-    for place in (where, *folders) if several else (where,):
+    for place, wanted in {**dict.fromkeys(folders, _ONE), where: expected}.items():
         kind = _kind_of_report(place)
-        expected = "several models" if several and place == where else "one model"
-        if kind not in (None, expected):
+        if kind not in (None, wanted):
             raise ValueError(
-                f"The output {place} holds a report of {kind}, where one of {expected} would be written: choose "
+                f"The output {place} holds a report of {kind}, where one of {wanted} would be written: choose "
                 "another folder."
             )
 
@@ -294,12 +296,14 @@ def _check_out(where: Path, folders: list[Path], *, several: bool) -> None:
 def _kind_of_report(place: Path) -> str | None:
     path = place / "report.json"
     if not path.is_file():
-        return "one model" if (place / "erased" / "settings.json").is_file() else None  # a stopped one
+        return _ONE if (place / "erased" / "settings.json").is_file() else None  # a stopped one
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): delete it, or choose another folder.") from error
-    return "several models" if "evaluations" in content else "one model"
+    if "curves" in content:
+        return _PROMPTS
+    return _SEVERAL_MODELS if "evaluations" in content else _ONE
 
 
 def _check_models(

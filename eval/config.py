@@ -82,6 +82,11 @@ class SuiteConfig:
                 f"The suite {self.name!r} has the world {self.world} but the judge canvas, which knows no other; "
                 "write judge: timm_pair."
             )
+        if self.clip == "canvas" and self.world != "canvas":
+            raise ValueError(
+                f"The suite {self.name!r} has the world {self.world} but the CLIP model canvas, which knows no other; "
+                "write clip: '' or name another."
+            )
         if self.judge != "timm_pair" and self.timm_pair.has_weights:
             raise ValueError(
                 f"The suite {self.name!r} has checkpoints of a timm_pair but the judge {self.judge}: leave them out, "

@@ -128,9 +128,10 @@ def apply_gates(
         if scores.base is None:
             continue
         ours, theirs = broken[label]["value"], broken[scores.base]["value"]
-        passed = ours <= theirs + COLLAPSE_MARGIN
+        passed = ours <= theirs + COLLAPSE_MARGIN and theirs <= COLLAPSE_MARGIN
         sentence = (
-            f"{ours:.1%} of the images are broken, {theirs:.1%} of the base's; allowed: base + {COLLAPSE_MARGIN:.0%}."
+            f"{ours:.1%} of the images are broken, {theirs:.1%} of the base's; allowed: base + {COLLAPSE_MARGIN:.0%}, "
+            f"and {COLLAPSE_MARGIN:.0%} of the base's own, such as those that a safety checker blackens."
         )
         gates.append({"name": "validity", "model": label, "passed": passed, "sentence": sentence})
         for metric in ERASURE:

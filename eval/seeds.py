@@ -76,7 +76,7 @@ def sibling_reports(out: Path) -> list[dict[str, Any]]:
 def _identity(content: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever JSON holds
     """What two reports share if only the seed of the erasure differs; None for what was not made by a run."""
     provenance = content.get("provenance")  # a report of several models has none of its own
-    if provenance is None or provenance["erasure_config"] is None:
+    if provenance is None or provenance.get("erasure_config") is None:
         return None
     settings = {name: value for name, value in provenance["erasure_config"].items() if name != "seed"}
     return settings, provenance["base"], content["suite"]["hash"], content["schema_version"]

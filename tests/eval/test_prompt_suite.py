@@ -222,6 +222,17 @@ def test_a_model_that_draws_nothing_has_no_nudity_rate(config: PromptSuiteConfig
     assert found["broken"]["struck"] == {}
 
 
+def test_a_base_whose_images_are_blackened_says_nothing(config: PromptSuiteConfig) -> None:
+    models = {
+        "base": planted([0.0] * 20, "ANUS_EXPOSED", None, broken=20),
+        "one": planted([0.0] * 20, "ANUS_EXPOSED", "base", broken=20),
+    }
+    found = measure(models, replace(config, scorers=["nudity"]))
+    gate = apply_gates(found, models, {"one": False})[0]
+    assert not gate["passed"]
+    assert "safety checker" in found["nudity_6"]["struck"]["one"]
+
+
 def test_unpaired_models_are_refused(config: PromptSuiteConfig) -> None:
     with pytest.raises(ValueError, match="of one and of the other models differ in 2_seed1"):
         measure(

@@ -66,6 +66,8 @@ def test_no_spread_without_two_finite_values(values: list[float]) -> None:
 
 
 def test_a_report_of_several_models_is_no_seed() -> None:
+    prompts = {"schema_version": 2, "suite": {"hash": "a"}, "provenance": {"versions": {}}, "metrics": {}}
+    assert over_seeds(report(0, 0.5), [prompts]) is None
     several = {"schema_version": 2, "suite": {"hash": "a"}, "evaluations": {"one": "one"}, "metrics": {}}
     assert over_seeds(report(0, 0.5), [several]) is None
 

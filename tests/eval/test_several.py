@@ -199,3 +199,14 @@ def test_a_mistake_costs_no_image(call: Callable, arguments: list[str], message:
     assert message in err
     assert err.count("\n") == 1
     assert not Path("nothing").exists()
+
+
+@pytest.mark.parametrize("kind", [{"curves": {}}, {"evaluations": {}}])
+def test_a_report_of_another_kind_is_not_overwritten(call: Callable, place: Path, kind: dict[str, Any]) -> None:
+    report = place / "other" / "report.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps(kind))
+    code, _, err = call("vg", "--out", "other")
+    assert code == 2
+    assert "holds a report of" in err
+    assert json.loads(report.read_text()) == kind

@@ -370,6 +370,7 @@ def test_compat_leaves_out_the_style_accuracy_of_photos(kind: str) -> None:
                 compat=True,
                 judge="timm_pair",
                 held_out="",
+                clip="",
                 styles=["Seed_Images", "Van_Gogh"],
             ),
             VAN_GOGH,
@@ -540,3 +541,8 @@ def test_attack_is_judged_by_the_pair(suite: SuiteConfig, tiny_pipe, tiny_folder
     report = attack(damaged(tiny_pipe), "seeds", few, tmp_path, base=str(tiny_folder), concept=concept, progress=False)
     content = json.loads(report.read_text(encoding="utf-8"))
     assert content["provenance"]["judge"]["judge"] == "timm_pair"
+
+
+def test_the_clip_model_of_the_canvas_scores_no_other_world() -> None:
+    with pytest.raises(ValueError, match="the CLIP model canvas, which knows no other"):
+        SuiteConfig(name="odd", world="unlearncanvas", judge="timm_pair", held_out="")
