@@ -24,6 +24,7 @@ TEMPLATES = (
     "the {o} in a {s} image",
     "{s} of one {o}",
 )
+RETAIN_TEMPLATES = (TEMPLATES[0], TEMPLATES[1], TEMPLATES[5])
 HELD_OUT_TEMPLATES = ("{o} shown in {s} style", "a {s} style image with a {o}", "one picture, {o}, as {s}")
 STYLE_ONLY = ("{s}", "{s} style", "an image in {s} style", "a {s} picture")
 OBJECT_ONLY = ("{o}", "a {o}", "an image of a {o}", "a picture of a {o}")
@@ -113,12 +114,13 @@ def held_out_rows() -> list[dict[str, str]]:
 
 
 def retain_rows() -> list[dict[str, str]]:
-    """The retain set of the canvas, one prompt per cell; no wording of it is used by an evaluation."""
-    return [
-        {"prompt": TEMPLATES[0].format(s=s_words.name, o=o_words.name), "style": style, "object": obj}
-        for style, s_words in STYLES.items()
-        for obj, o_words in OBJECTS.items()
-    ]
+    """The retain set of the canvas, one prompt per cell, in wordings that take turns and that no evaluation uses."""
+    rows = []
+    for s_index, (style, s_words) in enumerate(STYLES.items()):
+        for o_index, (obj, o_words) in enumerate(OBJECTS.items()):
+            template = RETAIN_TEMPLATES[(s_index + o_index) % len(RETAIN_TEMPLATES)]
+            rows.append({"prompt": template.format(s=s_words.name, o=o_words.name), "style": style, "object": obj})
+    return rows
 
 
 def write_rows(rows: list[dict[str, str]], path: Path, columns: tuple[str, ...]) -> None:
