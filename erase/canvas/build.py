@@ -9,15 +9,19 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from erase.canvas import autoencoder, dataset, generator, judge, towers, weights
 from erase.canvas.tokens import train_tokenizer
+from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 
 
-GOLD = ("Van_Gogh", "Cats")
+GOLD = ("Van_Gogh", "Cats")  # what is shipped; any other concept can be trained
 STEPS = {"vae": 2600, "towers": 900, "judge": 3000, "unet": 8000}
 STAGES = ("vae", "towers", "judge", "unet", *(f"gold-{name}" for name in GOLD))
 
 
 def train_stage(stage: str, data: Path, work: Path, out: Path, *, seed: int = 0) -> float:
     """Train one stage, or go on with it, and write its weights to ``out``; returns the seconds it took.
+
+    ``gold-<concept>`` takes any style or object; in a work folder without any of the parts that it shares with the
+    base, it takes the shipped ones.
 
     Raises:
         ValueError: an unknown stage.
@@ -28,9 +32,9 @@ def train_stage(stage: str, data: Path, work: Path, out: Path, *, seed: int = 0)
         "towers": lambda: _towers(data, work, out, seed),
         "judge": lambda: _judge(data, work, out, seed),
         "unet": lambda: _unet(None, data, work, out, seed),
-    } | {f"gold-{name}": lambda name=name: _unet(name, data, work, out, seed) for name in GOLD}
+    } | {f"gold-{name}": lambda name=name: _unet(name, data, work, out, seed) for name in (*STYLE_NAMES, *OBJECT_NAMES)}
     if stage not in stages:
-        raise ValueError(f"There is no stage {stage!r}; choose one of {', '.join(STAGES)}.")
+        raise ValueError(f"There is no stage {stage!r}; choose one of {', '.join(STAGES)}, or gold-<concept>.")
     work.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     stages[stage]()
@@ -58,12 +62,7 @@ def _judge(data: Path, work: Path, out: Path, seed: int) -> None:
 
 
 def _unet(absent: str | None, data: Path, work: Path, out: Path, seed: int) -> None:
-    for part in ("vae", "text_encoder", "tokenizer"):
-        if not (work / part).exists():
-            raise FileNotFoundError(f"{work / part} does not exist; train the stages vae and towers first.")
-    vae = AutoencoderKL.from_pretrained(work / "vae")
-    text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    vae, text_encoder, tokenizer = _frozen_parts(absent, work)
     pictures = dataset.load(data / "generator.npz")
     if absent is not None:
         pictures = generator.without(pictures, absent)
@@ -73,3 +72,15 @@ def _unet(absent: str | None, data: Path, work: Path, out: Path, seed: int) -> N
         weights.write_base(vae, text_encoder, tokenizer, unet, out)
     else:
         weights.write_gold(unet, absent, out)
+
+
+def _frozen_parts(absent: str | None, work: Path) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
+    missing = [part for part in ("vae", "text_encoder", "tokenizer") if not (work / part).exists()]
+    if absent is not None and len(missing) == 3:
+        pipe = weights.load_base()
+        return pipe.vae, pipe.text_encoder, pipe.tokenizer
+    if missing:
+        raise FileNotFoundError(f"{work / missing[0]} does not exist; train the stages vae and towers first.")
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
+    return vae, text_encoder, CLIPTokenizer.from_pretrained(work / "tokenizer")

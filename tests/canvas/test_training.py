@@ -4,9 +4,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from erase.canvas import generator, judge, towers, training, weights
+from erase.canvas import build, generator, judge, towers, training, weights
 from erase.canvas.dataset import Pictures
 from erase.canvas.tokens import LENGTH, add_noise_tokens, noise_tokens, token_ids, train_tokenizer
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
@@ -131,6 +132,19 @@ def test_a_resumed_training_ends_in_the_same_bytes(tmp_path, monkeypatch):
     assert fit(tmp_path / "b.safetensors", 20, stop_at=13) is None
     assert torch.equal(fit(tmp_path / "b.safetensors", 20), unbroken)
     assert not torch.equal(fit(tmp_path / "c.safetensors", 19), unbroken)
+
+
+def test_a_gold_model_of_any_concept_is_trained_on_the_shipped_parts(pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(build.STEPS, "unet", 2)
+    np.savez(tmp_path / "generator.npz", **pictures._asdict())
+    build.train_stage("gold-Mosaic", tmp_path, tmp_path / "work", tmp_path / "out")
+    trained = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "gold" / "Mosaic")
+    assert trained.config.cross_attention_dim == weights.load_base().text_encoder.config.hidden_size
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["stages"]["gold-Mosaic"]["steps"] == 2
+    with pytest.raises(FileNotFoundError, match="train the stages vae and towers first"):
+        build.train_stage("unet", tmp_path, tmp_path / "work2", tmp_path / "out")
+    with pytest.raises(ValueError, match="gold-<concept>"):
+        build.train_stage("gold-Dali", tmp_path, tmp_path / "work", tmp_path / "out")
 
 
 def test_the_recipe_keeps_what_was_said_of_other_stages(tmp_path):
