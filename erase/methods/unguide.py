@@ -5,8 +5,9 @@ at states that it walks to itself; with an empty anchor, eps0(anchor) is the unc
 made, ``erase.pipelines.unguide`` blends w * base + (1 - w) * adapter with a w that is found for each sample.
 
 Differs from the authors' code: states are evaluated at their own noise level, the decision is made during generation
-instead of in 10 to 30 generations before it, and benign samples are left to the base; ``mode="upstream"`` gives w, and
-the empty prompt as the threshold, as theirs.
+instead of in 10 to 30 generations before it, by the disagreement about the prompt over the root of that about the empty
+prompt, and benign samples are left to the base. ``mode="upstream"`` gives w, the disagreement about the prompt alone,
+and the empty prompt as the threshold, as theirs.
 """
 
 import logging
@@ -148,7 +149,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
 def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
     """Return what ``erase`` will compute, in samples: the expectation for ``stale`` and ``fresh``, else exact.
 
-    The threshold takes three samples for each observed step: two of the base's guidance, one of the adapter.
+    The threshold takes up to four samples for each observed step: two of the base's guidance, two of the adapter.
     """
     if pipe is not None and (found := family(pipe)) not in FAMILIES:
         raise ValueError(f"UnGuide supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
@@ -158,7 +159,7 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
     states = sampling.expected_forwards(len(concept.pairs()), has_anchor=bool(concept.anchor))
     sets = 1 + bool(retain) + (config.mode == "upstream")  # forget prompts, retain prompts, the empty prompt
     samples = config.calibration_samples * sets
-    rows = 3 if config.generation_guidance > 1 else 2
+    rows = 4 if config.mode == "exact" else 2 + (config.generation_guidance > 1)
     return {
         "updates": config.steps,
         "unet_forwards": states + sampling.draws + samples * config.observe_steps * rows,

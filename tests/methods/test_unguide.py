@@ -194,7 +194,7 @@ def test_the_budget_of_200_updates_holds_with_the_walks(tiny_pipe) -> None:
     stages = cost["by_stage"]
     assert stages["pool"]["unet_forwards"] + stages["training"]["unet_forwards"] <= 15 * 200
     assert (cost["unet_backwards"], stages["training"]["unet_forwards"]) == (200, 200)
-    assert stages["threshold"]["unet_forwards"] == 2 * 16 * 3 * 3  # sets, samples, steps, rows
+    assert stages["threshold"]["unet_forwards"] == 2 * 16 * 3 * 4  # sets, samples, steps, rows
     planned = unguide.plan(None, Concept(target="a cat", anchor="a dog"), BENIGN, config)
     assert planned["unet_forwards"] == pytest.approx(cost["unet_forwards"], rel=0.05)
 

@@ -176,6 +176,28 @@ def test_the_hook_is_the_explicit_formula(guided, base, saved, weight: float) ->
     assert not torch.allclose(found, draw(base, PROMPTS, steps=8), atol=1e-2)
 
 
+def test_the_statistic_is_the_formula_whatever_stands_in_the_unconditional_rows(guided, base, saved) -> None:
+    lora = with_lora(base, saved)
+    latents = torch.stack([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i))[0] for i in range(2)])
+    scheduler = type(base.scheduler).from_config(base.scheduler.config)
+    scheduler.set_timesteps(8)
+
+    def disagreement(prompts: list[str]) -> torch.Tensor:
+        embeds = torch.cat([base.encode_prompt(each, "cpu", 1, False)[0] for each in prompts])
+        with torch.no_grad():
+            found = [unet(latents, scheduler.timesteps[0], embeds).sample for unet in (base.unet, lora.unet)]
+        return (found[1] - found[0]).square().mean((1, 2, 3)).sqrt()
+
+    wanted = disagreement(PROMPTS) / disagreement(["", ""]).sqrt()
+    assert not torch.allclose(disagreement(["", ""]), disagreement(["blue", "a dog"]), rtol=1e-2)
+    for options in ({}, {"scale": 1.0}, {"negative_prompt": ["blue", "a dog"]}):
+        draw(guided, PROMPTS, steps=8, **options)
+        torch.testing.assert_close(guided.guider.statistic, wanted, rtol=1e-3, atol=1e-6)
+    guided.guider.register_to_config(mode="upstream")
+    draw(guided, PROMPTS, steps=8)
+    torch.testing.assert_close(guided.guider.statistic, disagreement(PROMPTS), rtol=1e-3, atol=1e-6)
+
+
 def test_given_weights_0_and_1_are_the_adapter_and_the_base(guided, base, saved) -> None:
     lora = draw(with_lora(base, saved), PROMPTS)
     assert torch.equal(draw(guided, PROMPTS, weight=0.0), lora)
@@ -230,6 +252,11 @@ def test_a_pipeline_that_would_not_erase_refuses(guided) -> None:
         pipe._interrupt = True
         return tensors
 
+    with (
+        pytest.raises(ValueError, match="pass empty_prompt"),
+        guided.guider.guide(guided.unet, is_guided=True, steps=4),
+    ):
+        pass
     guided.guider.register_to_config(observe_steps=10)
     with pytest.raises(RuntimeError, match="ended before it was decided"):
         draw(guided, PROMPTS, callback_on_step_end=stop)

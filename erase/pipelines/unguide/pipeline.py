@@ -73,8 +73,13 @@ class UnGuidePipeline(StableDiffusionPipeline):
         schedule = given["timesteps"] or given["sigmas"]
         steps = len(schedule) if schedule else given["num_inference_steps"]
         is_guided = given["guidance_scale"] > 1 and self.unet.config.time_cond_proj_dim is None
-        with self.guider.guide(self.unet, is_guided=is_guided, steps=steps, weight=weight):
+        # only the decision needs it, and the base's answer to it is in the batch unless there is a negative prompt
+        empty = None if weight is not None else self._encode_empty(given["clip_skip"])
+        with self.guider.guide(self.unet, is_guided=is_guided, steps=steps, weight=weight, empty_prompt=empty):
             return super().__call__(*args, **kwargs)
+
+    def _encode_empty(self, clip_skip: int | None) -> Any:  # noqa: ANN401 - a tensor; torch is not imported here
+        return self.encode_prompt("", self._execution_device, 1, False, clip_skip=clip_skip)[0]
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Save a folder that loads with ``trust_remote_code=True``, and not at all without.

@@ -1,6 +1,8 @@
 """UnGuidance: follow the base for benign samples and w * base + (1 - w) * adapter for those that show the target.
 
 https://arxiv.org/abs/2508.05755. How far base and adapter disagree in the first steps decides, while the image is made.
+With ``mode="exact"`` the disagreement about the prompt is divided by the root of that about the empty prompt, which
+the adapter changes as well, at the same states: so a threshold parts target and benign samples better.
 This file is copied into the artefact and imports nothing but torch, diffusers, peft and safetensors.
 
 While a sample is undecided it follows the base. So the samples that are then decided benign have followed nothing else
@@ -31,7 +33,7 @@ from safetensors.torch import load_file
 
 ADAPTER = "unguide"
 LORA = "pytorch_lora_weights.safetensors"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ROWS = "encoder_hidden_states"  # the only argument of the UNet, beside the sample, that is split by rows
 
 
@@ -39,13 +41,13 @@ class UnGuidance(BaseGuidance):
     """The adapter's weights and how they are used; attached to a UNet by the pipeline.
 
     Args:
-        threshold: A sample whose mean disagreement is above it shows the target.
+        threshold: A sample whose disagreement, see above, is above it shows the target.
         observe_steps: k, the steps before the decision, of ``num_inference_steps``; other numbers of steps observe the
             same share of them, and at least one.
         num_inference_steps: The steps for which ``threshold`` was found.
         target_weight: w for samples that show the target.
         benign_weight: w for the others; 1 leaves them to the base, bit for bit, and at its cost.
-        mode: How the threshold was found: ``exact`` or ``upstream``.
+        mode: ``exact``, or ``upstream``, where the disagreement about the prompt alone decides.
         rank: Of the adapter.
         alpha: The factor of the adapter (not divided by the rank).
         target_modules: The layers of the UNet that carry it.
@@ -72,7 +74,9 @@ class UnGuidance(BaseGuidance):
         """Remember the settings; ``weights`` must follow before it is attached."""
         # the parent's own __init__ serves modular pipelines only, and warns at each call
         if schema_version != SCHEMA_VERSION:
-            raise ValueError(f"The guider has schema_version {schema_version}, but this code reads {SCHEMA_VERSION}.")
+            raise ValueError(
+                f"The guider has schema_version {schema_version}, but this code reads {SCHEMA_VERSION}: erase again."
+            )
         self.weights: dict[str, torch.Tensor] = {}
         self.statistic = torch.empty(0)  # of each sample of the latest generation
         self.weight = torch.empty(0)  # w of each of these samples
@@ -127,7 +131,13 @@ class UnGuidance(BaseGuidance):
 
     @contextmanager
     def guide(
-        self, unet: UNet2DConditionModel, *, is_guided: bool, steps: int, weight: float | Sequence[float] | None = None
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        is_guided: bool,
+        steps: int,
+        weight: float | Sequence[float] | None = None,
+        empty_prompt: torch.Tensor | None = None,
     ) -> Iterator[None]:
         """Guide every call of the UNet in this block, which makes one batch of images.
 
@@ -136,9 +146,14 @@ class UnGuidance(BaseGuidance):
             is_guided: Whether each sample has two rows, unconditional ones first.
             steps: The calls that the images will take.
             weight: w for all samples or for each, in the place of a decision.
+            empty_prompt: Embeddings of the empty prompt, (1, tokens, channels); needed for a decision if ``mode`` is
+                ``exact``. It is not read off the batch, whose unconditional rows may hold a negative prompt.
         """
+        if self.config.mode == "exact" and weight is None and empty_prompt is None:
+            raise ValueError("The decision needs the embeddings of the empty prompt: pass empty_prompt.")
         layers = self._check(unet)
-        generation = _Generation(self, unet, layers, is_guided=is_guided, steps=steps, weight=weight)
+        empty = empty_prompt if self.config.mode == "exact" else None
+        generation = _Generation(self, unet, layers, is_guided=is_guided, steps=steps, weight=weight, empty=empty)
         _switch(layers, on=False)
         hook = unet.register_forward_hook(generation, with_kwargs=True)
         try:
@@ -192,13 +207,15 @@ class _Generation:
         is_guided: bool,
         steps: int,
         weight: float | Sequence[float] | None,
+        empty: torch.Tensor | None,
     ) -> None:
         self.settings, self.unet, self.layers, self.is_guided = guider.config, unet, layers, is_guided
-        self.given = weight
+        self.given, self.empty = weight, empty
         self.observe = guider.steps_to_observe(steps) if weight is None else 0
         self.calls = 0
         self.is_decided = False
         self.is_inside = False  # a call of ours
+        self.disagreement = torch.empty(0)  # (1 or 2, samples): about the prompt, and about the empty prompt
         self.statistic = torch.empty(0)
         self.weight = torch.empty(0)
 
@@ -213,9 +230,7 @@ class _Generation:
             self._begin(count, base.device)
         self.calls += 1
         if not self.is_decided:
-            rows = list(range(len(base) - count, len(base)))
-            difference = self._predict(rows, inputs, arguments).float() - base[rows].float()
-            self.statistic += difference.square().flatten(1).mean(1).sqrt() / self.observe
+            self._observe(base, count, inputs, arguments)
             if self.calls == self.observe:
                 self._decide()
             return None
@@ -224,13 +239,13 @@ class _Generation:
             return None
         rows = [half + sample for half in range(0, len(base), count) for sample in samples]
         weight = self.weight.repeat(len(base) // count)[rows].view(-1, 1, 1, 1).to(base.dtype)
-        adapter = self._predict(rows, inputs, arguments)
+        adapter = self._predict(rows, inputs, arguments, arguments[_ROWS][rows])
         blended = base.clone()
         blended[rows] = weight * base[rows] + (1 - weight) * adapter
         return (blended, *output[1:]) if isinstance(output, tuple) else type(output)(blended)
 
     def _begin(self, count: int, device: torch.device) -> None:
-        self.statistic = torch.zeros(count, device=device)
+        self.disagreement = torch.zeros(1 if self.empty is None else 2, count, device=device)
         self.weight = torch.full((count,), math.nan, device=device)
         if self.given is not None:
             given = [self.given] * count if isinstance(self.given, int | float) else list(self.given)
@@ -239,22 +254,47 @@ class _Generation:
             self.weight = torch.tensor(given, dtype=torch.float32, device=device)
             self.is_decided = True
 
+    def _observe(self, base: torch.Tensor, count: int, inputs: tuple, arguments: dict[str, Any]) -> None:
+        """Add the disagreements of one step: about the prompt, and about the empty prompt."""
+        rows = list(range(len(base) - count, len(base)))
+        prompts, reference = arguments[_ROWS][rows], base[rows]
+        if self.empty is not None:
+            empty = self.empty.to(prompts).expand_as(prompts)
+            unconditional = arguments[_ROWS][:count]
+            # the caller encoded it in another batch
+            is_there = self.is_guided and torch.allclose(unconditional, empty, rtol=1e-2, atol=1e-3)
+            known = base[:count] if is_there else self._predict(rows, inputs, arguments, empty, adapter=False)
+            rows, prompts, reference = rows * 2, torch.cat([prompts, empty]), torch.cat([reference, known])
+        difference = self._predict(rows, inputs, arguments, prompts).float() - reference.float()
+        self.disagreement += difference.square().flatten(1).mean(1).sqrt().view(-1, count) / self.observe
+
     def _decide(self) -> None:
+        self.statistic = self.disagreement[0]
+        if self.empty is not None:
+            self.statistic = self.statistic / self.disagreement[1].sqrt()
         # a statistic that is not a number is not below the threshold: what cannot be judged is erased
         is_benign = self.statistic <= self.settings.threshold
         target = torch.full_like(self.weight, self.settings.target_weight)
         self.weight = torch.where(is_benign, torch.full_like(target, self.settings.benign_weight), target)
         self.is_decided = True
 
-    def _predict(self, rows: list[int], inputs: tuple, arguments: dict[str, Any]) -> torch.Tensor:
-        """Return the adapter's prediction for these rows of the call."""
+    def _predict(
+        self,
+        rows: list[int],
+        inputs: tuple,
+        arguments: dict[str, Any],
+        prompts: torch.Tensor,
+        *,
+        adapter: bool = True,
+    ) -> torch.Tensor:
+        """Return the adapter's prediction, or the base's, for these rows of the call with these prompts."""
         sample, timestep = inputs
         if torch.is_tensor(timestep) and timestep.ndim:
             timestep = timestep[rows]
         kept = {name: value for name, value in arguments.items() if name != "return_dict"}
-        kept[_ROWS] = arguments[_ROWS][rows]
+        kept[_ROWS] = prompts
         self.is_inside = True
-        _switch(self.layers, on=True)
+        _switch(self.layers, on=adapter)
         try:
             return self.unet(sample[rows], timestep, **kept, return_dict=False)[0]
         finally:
