@@ -60,7 +60,8 @@ class Config:
             share of the steps decides.
         generation_guidance: The guidance scale of these images.
         calibration_samples: How many of them, for the forget and for the retain prompts each.
-        quantile: Share of the retain samples that the threshold leaves to the base.
+        quantile: Share of the retain samples that the threshold leaves to the base; none given puts it where it parts
+            forget and retain samples best (Youden's index: the share above it of the former minus that of the latter).
     """
 
     variant: str = "strict"
@@ -81,7 +82,7 @@ class Config:
     generation_steps: int = 50
     generation_guidance: float = 7.5
     calibration_samples: int = 64
-    quantile: float = 0.95
+    quantile: float | None = 0.95
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, before a model is loaded."""
@@ -98,7 +99,7 @@ class Config:
             raise ValueError(f"negative_guidance is {self.negative_guidance}, but 0 or more is needed: choose 2.")
         if not self.target_weight < 1:
             raise ValueError(f"target_weight is {self.target_weight}, but 1 is the base: choose -1 to 0.")
-        if not 0 < self.quantile <= 1:
+        if self.quantile is not None and not 0 < self.quantile <= 1:
             raise ValueError(f"quantile is {self.quantile}, but a share above 0 and up to 1 is needed: choose 0.95.")
         if 4 * self.observe_steps > self.generation_steps:
             raise ValueError(
@@ -265,7 +266,8 @@ def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], confi
         shown = _observe(pipe, guider, forget, config, run)
         benign = _observe(pipe, guider, retain, config, run) if retain else torch.empty(0)
         if config.mode == "exact":
-            threshold = float(torch.quantile(benign, config.quantile))
+            quantile = config.quantile
+            threshold = _parting(shown, benign) if quantile is None else float(torch.quantile(benign, quantile))
         else:
             threshold = float(_observe(pipe, guider, [""], config, run).mean())
     found = {"forget_above": (shown > threshold).double().mean().item()}
@@ -281,6 +283,14 @@ def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], confi
         )
     guider.register_to_config(threshold=threshold, calibration=found)
     return _guided(pipe, guider)
+
+
+def _parting(shown: torch.Tensor, benign: torch.Tensor) -> float:
+    """Return the threshold with the largest Youden index; of several the lowest, above which more is erased."""
+    values = torch.cat([shown, benign]).double().unique()  # sorted
+    between = (values[1:] + values[:-1]) / 2
+    index = (shown > between[:, None]).double().mean(1) - (benign > between[:, None]).double().mean(1)
+    return float(between[index.argmax()]) if len(between) else math.inf
 
 
 def _lora_of(unet: torch.nn.Module) -> dict[str, torch.Tensor]:

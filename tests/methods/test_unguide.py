@@ -207,6 +207,27 @@ def test_upstream_has_the_authors_weights_and_the_empty_prompt_s_threshold(tiny_
     assert settings.threshold == pytest.approx(guided.guider.statistic.mean().item(), rel=0.3)
 
 
+def test_without_a_quantile_the_threshold_parts_the_two_sets_best() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shown, benign = 1 + torch.rand(30, generator=generator), torch.rand(40, generator=generator)
+    assert benign.max() < unguide._parting(shown, benign) < shown.min()
+    shown, benign = shown - 0.3, benign + 0.1 * torch.rand(40, generator=generator)
+    found = unguide._parting(shown, benign)
+
+    def youden(threshold: float) -> float:
+        return ((shown > threshold).double().mean() - (benign > threshold).double().mean()).item()
+
+    assert youden(found) == max(youden(value) for value in torch.linspace(0, 2, 20_001).tolist())
+    assert 0 < youden(found) < 1
+    assert unguide._parting(torch.ones(3), torch.ones(3)) == math.inf  # told apart by nothing: refused by the caller
+
+
+def test_the_whole_erasure_finds_the_best_threshold(tiny_pipe) -> None:
+    config = run_unguide(tiny_pipe, Concept(target="x" * 60), quantile=None, lr=0.1, steps=10).guider.config
+    assert math.isfinite(config.threshold)
+    assert config.calibration["forget_above"] >= config.calibration["retain_above"]
+
+
 def test_half_precision_trains_and_generates(tiny_pipe) -> None:
     tiny_pipe.to(torch.bfloat16, silence_dtype_warnings=True)
     guided = run_unguide(tiny_pipe)
