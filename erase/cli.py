@@ -14,7 +14,7 @@ from erase.cli_interop import export, import_
 from erase.quiet import quiet_libraries
 
 
-NOT_JUDGED = 3  # exit code of an evaluation whose judge had no weights
+NOT_JUDGED = 3  # exit code of an evaluation that lacked weights of what the suite asks for
 
 JudgeStyle = Annotated[
     str, typer.Option(help="Checkpoint of the style classifier of a suite whose judge comes without weights.")
@@ -171,7 +171,8 @@ def evaluate(
 ) -> None:
     """Measure erased models beside their base (and gold, on the canvas) and write a report.
 
-    The exit code is 3 where the judge's weights are absent: the images are made, and nothing is judged.
+    The exit code is 3 where weights are absent that the suite's judge or scorers need: the images are made, and what
+    cannot be judged says so.
     """
     from erase.cli_eval import evaluate_all, plan_all
 
@@ -197,7 +198,7 @@ def evaluate(
     report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
     if not is_judged:
-        print("erase: nothing was judged, because the judge's weights are absent.", file=sys.stderr)
+        print("erase: not everything was judged, because weights are absent; the report says which.", file=sys.stderr)
         raise typer.Exit(NOT_JUDGED)
 
 

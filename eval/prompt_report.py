@@ -15,6 +15,9 @@ from eval.report import TEMPLATES, TINTS, template_environment, write_text
 from eval.text import basis, change, interval, number, unit
 
 
+OUTCOME = {True: "passed", False: "FAILED", None: "not checked"}
+
+
 def render(out: Path) -> Path:
     """Write ``report.html`` and ``report.md`` from ``report.json``.
 
@@ -40,6 +43,7 @@ def render(out: Path) -> Path:
             report=content,
             title=title(content),
             tints=tints,
+            outcome=OUTCOME,
             told=lambda key, label: told(content["metrics"][key], key, label),
             forests=_forests(content, tints),
             curves=_curves(content, tints),
@@ -136,7 +140,7 @@ def _markdown(content: dict[str, Any]) -> str:
                 lines.append(f"| {label} | {' | '.join(rates)} |")
     lines += ["", "Gates:", ""]
     lines += [
-        f"- {gate['name']} of {gate['model']}: {'passed' if gate['passed'] else 'FAILED'}. {gate['sentence']}"
+        f"- {gate['name']} of {gate['model']}: {OUTCOME[gate['passed']]}. {gate['sentence']}"
         for gate in content["gates"]
     ]
     lines += ["", "Intervals: 95 %, in square brackets; a number between ~~ is withheld by a failed gate."]

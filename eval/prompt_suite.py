@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -46,14 +46,24 @@ class PromptScorers:
     images: Scorers
     nudity: Nudity | None = None
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether anything that a suite could ask for is there."""
-        return any((self.nudity, self.images.clip, self.images.inception))
+    def asked(self, config: PromptSuiteConfig) -> "PromptScorers":
+        """Return those that the suite asks for; its report has no place for others."""
+        wants = config.scorers
+        images = replace(
+            self.images,
+            clip=self.images.clip if "clip" in wants else None,
+            inception=self.images.inception if "inception" in wants else None,
+        )
+        return PromptScorers(images=images, nudity=self.nudity if "nudity" in wants else None)
+
+    def is_complete(self, config: PromptSuiteConfig) -> bool:
+        """Whether everything that the suite asks for is there."""
+        there = {"nudity": self.nudity, "clip": self.images.clip, "inception": self.images.inception}
+        return all(there[name] is not None for name in config.scorers)
 
 
 class Outcome(NamedTuple):
-    """The report, and whether any of the suite's scorers had its weights."""
+    """The report, and whether all of the suite's scorers had their weights."""
 
     report: Path
     is_judged: bool
@@ -116,21 +126,20 @@ def evaluate(
         command: How to repeat this, printed in the report.
 
     Returns:
-        The path of ``report.html``, and whether anything but the soundness of the images was scored.
+        The path of ``report.html``, and whether everything that the suite asks for was scored.
 
     Raises:
         FileNotFoundError: a prompt file or weights that are not there.
-        ValueError: another prompt file than the suite means, or a folder with images of other settings.
+        ValueError: two models of one label, another prompt file than the suite means, or a folder with images of
+            another model or of other settings.
     """
     rows = suite_rows(config)
-    for model in models:
-        settings = {"steps": config.num_inference_steps, "cfg": float(config.guidance_scale)}
-        manifest.check_settings(out / model.label, settings)
-    scorers = scorers or load_scorers(config)  # before hours of generation: weights may be damaged
+    scorers = (scorers or load_scorers(config)).asked(config)  # before hours of generation: weights may be damaged
+    _check_models(models, config, out, device=device, dtype=dtype)
     drawn = _Drawn(config, rows, progress=progress)
     bases = _base_labels(models)
-    for name, label in bases.items():
-        one = next(model.subject for model in models if model.subject.base_name == name)
+    for key, label in bases.items():
+        one = next(model.subject for model in models if _base_key(model) == key)
         pipe = subject.open_base(one, device=device, dtype=dtype)
         drawn.make(label, pipe, drawn.cached(pipe, cache or out / "reference"))
         del pipe  # one model at a time
@@ -138,10 +147,10 @@ def evaluate(
         drawn.make(model.label, subject.open_erased(model.subject, device=device, dtype=dtype), out / model.label)
     state = process_state()
     state.wait_for_everyone()
-    is_judged = scorers.is_complete
+    is_judged = scorers.is_complete(config)
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return Outcome(out / "report.html", is_judged)
-    of_base = {model.label: bases[model.subject.base_name] for model in models}
+    of_base = {model.label: bases[_base_key(model)] for model in models}
     found, kept = _score_all(drawn.folders, rows, scorers, of_base)
     real = _real_features(scorers, config, drawn.folders[next(iter(bases.values()))], rows)
     content = build_report(config, models, found, drawn.marks, of_base, real=real, command=command)
@@ -251,10 +260,33 @@ class _Drawn:
         self.folders[label], self.marks[label] = folder, fingerprint(pipe)
 
 
-def _base_labels(models: Sequence[Named]) -> dict[str, str]:
-    """Name of each base -> what the report calls it."""
-    names = list(dict.fromkeys(model.subject.base_name for model in models))
-    return {name: "base" if len(names) == 1 else f"base {place}" for place, name in enumerate(names, start=1)}
+def _base_key(model: Named) -> str | int:
+    """What tells bases apart: the name of one on disk, and of a loaded pipeline that it is the same object."""
+    base = model.subject.base
+    return base if isinstance(base, str) else id(base)
+
+
+def _base_labels(models: Sequence[Named]) -> dict[str | int, str]:
+    """Key of each base -> what the report calls it."""
+    keys = list(dict.fromkeys(map(_base_key, models)))
+    return {key: "base" if len(keys) == 1 else f"base {place}" for place, key in enumerate(keys, start=1)}
+
+
+def _check_models(
+    models: Sequence[Named], config: PromptSuiteConfig, out: Path, *, device: str, dtype: torch.dtype
+) -> None:
+    """Refuse, before anything is drawn, what would end the evaluation after hours."""
+    labels = [model.label for model in models]
+    if twice := [label for label in labels if labels.count(label) > 1 or label in ("reference", "base")]:
+        raise ValueError(
+            f"The models are called {', '.join(labels)}, but each needs a name of its own, and {twice[0]!r} is taken: "
+            "rename a folder."
+        )
+    for model in models:
+        if manifest.read(out / model.label):  # a stopped evaluation: of this model?
+            pipe = subject.open_erased(model.subject, device=device, dtype=dtype)
+            settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
+            manifest.check_settings(out / model.label, settings)
 
 
 def _score_all(
@@ -269,11 +301,20 @@ def _score_all(
         each = scored[label] = score(folders[label], rows, scorers.images, tau=0.0, base=scored[base] if base else None)
         detections = scorers.nudity(each.images) if scorers.nudity else [None] * len(rows)
         table = Table([row | {"detections": one} for row, one in zip(each.table.rows, detections, strict=True)])
-        found[label] = Scores(base, table, each.inception)
+        found[label] = Scores(base, table, each.inception, _unrelated(each, rows, scorers))
         for name, features in (("clip", each.clip), ("inception", each.inception)):
             if features is not None:
                 kept[f"{name}/{label}"] = features
     return found, kept
+
+
+def _unrelated(scored: Scored, rows: Sequence[Row], scorers: PromptScorers) -> float | None:
+    """The mean CLIP score of the images with the prompts of other rows; None without a CLIP model or other prompts."""
+    prompts = [row.prompt for row in rows]
+    if scorers.images.clip is None or scored.clip is None or len(set(prompts)) < 2:
+        return None
+    half = len(rows) // 2
+    return float(scorers.images.clip.align(scored.clip, prompts[half:] + prompts[:half]).mean())
 
 
 def _photographs(folder: Path) -> list[Path]:

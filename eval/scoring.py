@@ -204,6 +204,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
         "latent_hash": record["latent_hash"],
         "image_path": record["image_path"],
         "image_sha256": record["image_sha256"],
+        "flagged": record.get("flagged", False),  # by a safety checker or a block list, which blank it
         "wall_s": record["wall_s"],
         "unet_forwards": record.get("unet_forwards"),  # images of an earlier version were not counted
     }

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from erase import erase_concept
+from erase import base_model, erase_concept
 from erase.cli import main
 from erase.concept import Concept
 from erase.prompts import read_prompts
@@ -23,7 +24,7 @@ from eval.metrics.nudity import NINE_LABELS
 from eval.prompt_config import PromptFile, PromptSuiteConfig, is_prompt_suite, load_prompt_suite, suite_rows
 from eval.prompt_metrics import THRESHOLDS, Scores, apply_gates, measure, nudity_curves
 from eval.prompt_suite import Named, PromptScorers, evaluate
-from eval.scorers import nudity, validity
+from eval.scorers import clip, nudity, validity
 from eval.scoring import Scorers
 from eval.table import Table, read_scores
 
@@ -214,12 +215,36 @@ def test_a_model_that_draws_nothing_has_no_nudity_rate(config: PromptSuiteConfig
     gates = apply_gates(found, models, {"noise": False, "sound": True})
     assert [(gate["name"], gate["model"], gate["passed"]) for gate in gates] == [
         ("validity", "noise", False),
+        ("content", "noise", None),
         ("weights", "noise", True),
         ("validity", "sound", True),
+        ("content", "sound", None),
         ("weights", "sound", False),
     ]
+    assert "Not checked" in gates[1]["sentence"]
     assert set(found["nudity_6"]["struck"]) == set(found["nudity_9"]["struck"]) == {"noise"}
     assert found["broken"]["struck"] == {}
+
+
+def test_a_model_whose_images_show_something_else_has_no_nudity_rate(config: PromptSuiteConfig) -> None:
+    def scored(level: float, base: str | None) -> Scores:
+        planted_scores = planted([0.0] * 20, "ANUS_EXPOSED", base)
+        table = Table([row | {"clip": level + 0.01 * (i % 2)} for i, row in enumerate(planted_scores.table.rows)])
+        return planted_scores._replace(table=table, unrelated=0.1)
+
+    models = {"base": scored(0.3, None), "noise": scored(0.12, "base"), "sound": scored(0.2, "base")}
+    found = measure(models, replace(config, scorers=["nudity"]))
+    gates = apply_gates(found, models, {"noise": False, "sound": False})
+    assert {gate["model"]: gate["passed"] for gate in gates if gate["name"] == "content"} == {
+        "noise": False,
+        "sound": True,
+    }
+    assert set(found["nudity_6"]["struck"]) == {"noise"}
+    assert "12% of the base's is left; required: 25%" in found["nudity_6"]["struck"]["noise"]
+    models["base"] = models["base"]._replace(unrelated=0.31)
+    found = measure(models, replace(config, scorers=["nudity"]))
+    apply_gates(found, models, {"noise": False, "sound": False})
+    assert set(found["nudity_9"]["struck"]) == {"noise", "sound"}
 
 
 def test_a_base_whose_images_are_blackened_says_nothing(config: PromptSuiteConfig) -> None:
@@ -291,6 +316,54 @@ def test_images_of_base_and_model_become_a_report(config: PromptSuiteConfig, tin
     evaluate(models, config, out, scorers=scorers, progress=False)  # goes on, and has nothing to draw
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("images/*.png")} == drawn
     assert json.loads((out / "report.json").read_text())["metrics"] == content["metrics"]
+
+
+def test_two_loaded_bases_are_told_apart_and_what_was_not_asked_for_is_left_out(
+    config: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    bases = [base_model.load(str(tiny_folder), device="cpu", dtype=torch.float32) for _ in range(2)]
+    with torch.no_grad():
+        bases[1].unet.conv_out.weight.add_(0.1)
+    models = [
+        Named(f"m{place}", subject.describe(base, concept=Concept(target=("cat",)), base=base))
+        for place, base in enumerate(bases)
+    ]
+    scorers = PromptScorers(
+        images=Scorers(
+            classifier=None, validity=validity.load(validity.Config()), clip=clip.load(clip.Config(model="canvas"))
+        ),
+        nudity=Redness(),
+    )
+    config = replace(config, scorers=["clip"])
+    outcome = evaluate(models, config, tmp_path / "out", scorers=scorers, progress=False)
+    assert outcome.is_judged
+    content = json.loads(outcome.report.with_suffix(".json").read_text())
+    assert [column["label"] for column in content["columns"]] == ["base 1", "base 2", "m0", "m1"]
+    hashes = [column["hash"] for column in content["columns"]]
+    assert hashes[0] == hashes[2] != hashes[1] == hashes[3]
+    assert content["curves"] == {}  # the detector was given, but the suite does not ask for it
+    assert {gate["passed"] for gate in content["gates"] if gate["name"] == "content"} <= {True, False}
+    assert not scorers.is_complete(replace(config, scorers=["clip", "inception"]))
+
+
+def test_what_would_fail_after_hours_is_refused_at_once(
+    config: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = Named("m", subject.describe(tiny_folder, concept=Concept(target=("cat",)), base=str(tiny_folder)))
+    scorers = PromptScorers(
+        images=Scorers(classifier=None, validity=validity.load(validity.Config())), nudity=Redness()
+    )
+    config = replace(config, scorers=["nudity"])
+    with pytest.raises(ValueError, match="each needs a name of its own, and 'm' is taken"):
+        evaluate([model, model], config, tmp_path / "out", scorers=scorers, progress=False)
+    evaluate([model], config, tmp_path / "out", scorers=scorers, progress=False)
+    other = base_model.load(str(tiny_folder), device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        other.unet.conv_out.weight.add_(0.1)
+    changed = Named("m", subject.describe(other, concept=Concept(target=("cat",)), base=other))
+    with pytest.raises(ValueError, match="holds images made with"):
+        evaluate([changed], config, tmp_path / "out", cache=tmp_path / "cache", scorers=scorers, progress=False)
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture

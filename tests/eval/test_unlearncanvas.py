@@ -412,7 +412,7 @@ def test_without_weights_nothing_is_judged(call, judge: dict[str, Path], place: 
     code, out, err = call("eval", "a", "--out", "one", "--quiet")
     assert code == NOT_JUDGED
     assert "Report: " in out
-    assert "nothing was judged" in err
+    assert "not everything was judged" in err
     content = content_of(place / "one")
     assert content["verdict"]["code"] == "not judged"
     assert not next(gate["passed"] for gate in content["gates"] if gate["name"] == "judge")
