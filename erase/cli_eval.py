@@ -147,9 +147,12 @@ def plan_all(
     No weights are loaded, so whose the attacks are is not known.
     """
     from eval.config import load_suite
+    from eval.grid import find_target
     from eval.plan import Job, describe
     from eval.prompt_config import is_prompt_suite
+    from eval.rows import Row
     from eval.searched import read_attack
+    from eval.suite import find_gold
 
     if is_prompt_suite(suite):
         _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
@@ -162,13 +165,17 @@ def plan_all(
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
     described = _describe(settings, named, _given(named, target, kind))
-    several, bases, jobs = len(named) > 1, dict[str, dict[str, "Row"]](), list[Job]()
+    # models of one base share its images, and models of one target those of its gold model, which has the base's size
+    references: dict[tuple[str, str], dict[str, Row]] = {}
+    several, jobs = len(named) > 1, list[Job]()
     for model, (tested, rows) in zip(named, described, strict=True):
-        # models of one base share its images
-        bases.setdefault(tested.base_name, {}).update({row.key: row for row in rows})
+        concept = tested.concept
+        gold = find_gold(settings, tested, find_target(concept.target, concept.kind, settings.load_world()))
+        for label in ["base", *([f"gold without {gold}"] if gold else [])]:
+            references.setdefault((label, tested.base_name), {}).update({row.key: row for row in rows})
         folder = (where / model.label if several else where) / "erased"
         jobs.append(Job(model.label, str(model.folder), rows, folder))
-    shared = [Job("base", base, list(rows.values()), where / "none") for base, rows in bases.items()]
+    shared = [Job(label, base, list(rows.values()), where / "none") for (label, base), rows in references.items()]
     return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
 
 

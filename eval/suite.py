@@ -207,6 +207,14 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
     return rows
 
 
+def find_gold(config: SuiteConfig, tested: subject.Subject, target: Target) -> str | None:
+    """The concept of the gold model that stands beside a model, if the suite wants one and one is shipped."""
+    from erase.canvas.weights import gold_names
+
+    is_asked = config.gold and tested.base == "canvas" and len(target.names) == 1
+    return target.names[0] if is_asked and target.names[0] in gold_names() else None
+
+
 def build_report(
     config: SuiteConfig,
     tested: subject.Subject,
@@ -340,11 +348,10 @@ def _generate_all(
     images.look_at_base(base, target)
     marks = {"base": images.make("base", base)}
     del base
-    if images.config.gold and tested.base == "canvas" and len(target.names) == 1:
-        from erase.canvas.weights import gold_names, load_gold
+    if gold := find_gold(images.config, tested, target):
+        from erase.canvas.weights import load_gold
 
-        if target.names[0] in gold_names():
-            marks["gold"] = images.make("gold", load_gold(target.names[0], dtype=dtype).to(device))
+        marks["gold"] = images.make("gold", load_gold(gold, dtype=dtype).to(device))
     pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
 

@@ -210,3 +210,20 @@ def test_a_report_of_another_kind_is_not_overwritten(call: Callable, place: Path
     assert code == 2
     assert "holds a report of" in err
     assert json.loads(report.read_text()) == kind
+
+
+def test_the_plan_counts_the_gold_model_s_images(tmp_path: Path, capsys) -> None:
+    suite = tmp_path / "few.yaml"
+    suite.write_text(SUITE.replace("seeds: [1, 2]", "seeds: [1]"))
+    erase_concept("canvas", "Van Gogh", method="uce", out=tmp_path / "erased", device="cpu", quiet=True)
+    command = ["eval", str(tmp_path / "erased"), "--suite", str(suite), "--out", str(tmp_path / "out"), "--quiet"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--dry-run"])
+    assert stopped.value.code == 0
+    planned = capsys.readouterr().out
+    assert "gold without Van_Gogh (canvas)" in planned
+    assert "12 images to draw" in planned
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 0
+    assert len(list((tmp_path / "out").rglob("images/*.png"))) == 12
