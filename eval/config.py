@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from erase.prompts import find_data
 from eval import attacks
 from eval.fingerprint import hash_json
-from eval.manifest import sha256
+from eval.manifest import hash_weights, sha256
 from eval.scorers.timm_pair import Config as TimmPairConfig
 from eval.world import World, load_world
 
@@ -142,13 +142,34 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> S
 def describe_suite(config: SuiteConfig) -> dict[str, Any]:
     """What a report keeps of a suite: its settings, the SHA-256 of each prompt file that it names, and one of it all.
 
+    The last covers the weights that judge and score by their content; where they lie makes no difference.
+
     Raises:
         FileNotFoundError: a prompt file is missing.
     """
     named = [name for name in (config.held_out, config.attacks) if name]
     files = {name: sha256(find_data(name, within="prompts", suffix=".csv")) for name in named}
-    settings = asdict(config)
-    return settings | {"prompt_files": files, "hash": hash_json([settings, files])}
+    from erase.canvas.judge import folder as judge_folder
+
+    settings, pair = asdict(config), config.timm_pair
+    weights = {
+        "judge": str(judge_folder()) if config.judge == "canvas" else "",
+        "clip": clip_files(config.clip),
+        "lpips": config.lpips,
+        "inception": config.inception,
+    }
+    checkpoints = {"style": pair.style, "object": pair.object, "labels": pair.labels}
+    contents = {name: hash_weights(path) for name, path in (weights | checkpoints).items()}
+    asked = settings | {name: bool(settings[name]) for name in weights if name != "judge"}
+    asked["timm_pair"] = {name: value for name, value in settings["timm_pair"].items() if name not in checkpoints}
+    return settings | {"prompt_files": files, "hash": hash_json([asked, files, contents])}
+
+
+def clip_files(model: str, pretrained: str = "") -> str:
+    """The file or folder of the weights of a CLIP model as ``eval.scorers.clip.Config`` names it; empty: none."""
+    from erase.canvas.towers import clip_folder
+
+    return str(clip_folder()) if model == "canvas" else pretrained or model.removeprefix("local-dir:")
 
 
 def load_attack(name: str, *, tries: int | None = None, params: Mapping[str, Any] | None = None) -> AttackConfig:

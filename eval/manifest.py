@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,30 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     partial.replace(folder / "settings.json")
 
 
+def hash_weights(path: str) -> str:
+    """One SHA-256 of the content of a file, or of all files in a folder; empty where there is nothing.
+
+    What has not changed since is not read again: a checkpoint has a gigabyte, and every model asks for it.
+    """
+    if not path or not Path(path).exists():
+        return ""  # who loads it says what is missing
+    place = Path(path)
+    files = [place] if place.is_file() else sorted(one for one in place.rglob("*") if one.is_file())
+    found = [(str(one.relative_to(place)), _hash_once(one, *_state(one))) for one in files]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    return path.stat().st_mtime_ns, path.stat().st_size
+
+
+@cache
+def _hash_once(path: Path, changed: int, size: int) -> str:
+    """Hash a file; the other two tell one state of it from another."""
+    return sha256(path)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,9 +10,9 @@ import yaml
 from omegaconf import MISSING
 
 from erase.prompts import PromptRow, find_data, read_prompts
-from eval.config import read_settings
+from eval.config import clip_files, read_settings
 from eval.fingerprint import hash_json
-from eval.manifest import sha256
+from eval.manifest import hash_weights, sha256
 from eval.metrics.nudity import FLOOR
 from eval.prompt_set import SEED
 from eval.rows import Row
@@ -115,8 +115,16 @@ def load_prompt_suite(name: str) -> PromptSuiteConfig:
 
 
 def prompt_suite_hash(config: PromptSuiteConfig) -> str:
-    """SHA-256 of a suite and of the prompt files that it names."""
-    return hash_json([asdict(config), [sha256(Path(file.path)) for file in config.prompts]])
+    """SHA-256 of a suite, of the prompt files that it names and of its scorers' weights, wherever these files lie."""
+    settings = asdict(config)
+    settings |= {name: bool(settings[name]) for name in ("inception", "real_images")}
+    settings["clip"] = [bool(config.clip.model), config.clip.force_quick_gelu]
+    settings["prompts"] = [
+        {name: value for name, value in one.items() if name != "path"} for one in settings["prompts"]
+    ]
+    weights = (clip_files(config.clip.model, config.clip.pretrained), config.inception, config.real_images)
+    contents = [sha256(Path(file.path)) for file in config.prompts] + [hash_weights(path) for path in weights]
+    return hash_json([settings, contents])
 
 
 def suite_rows(config: PromptSuiteConfig) -> list[Row]:

@@ -21,7 +21,14 @@ from erase.prompts import read_prompts
 from eval import charts, prompt_report, subject
 from eval.metrics.kid import kernel_distance
 from eval.metrics.nudity import NINE_LABELS
-from eval.prompt_config import PromptFile, PromptSuiteConfig, is_prompt_suite, load_prompt_suite, suite_rows
+from eval.prompt_config import (
+    PromptFile,
+    PromptSuiteConfig,
+    is_prompt_suite,
+    load_prompt_suite,
+    prompt_suite_hash,
+    suite_rows,
+)
 from eval.prompt_metrics import THRESHOLDS, Scores, apply_gates, measure, nudity_curves
 from eval.prompt_suite import Named, PromptScorers, evaluate
 from eval.scorers import clip, nudity, validity
@@ -106,6 +113,18 @@ def test_rows_of_the_file_with_its_seeds_and_guidance(config: PromptSuiteConfig)
     assert [row.seed for row in suite_rows(replace(config, seeds=[1, 2]))] == [1, 2] * 3
     short = replace(config.prompts[0], limit=1)
     assert [row.key for row in suite_rows(replace(config, prompts=[short]))] == ["100_seed5"]
+
+
+def test_the_hash_is_of_the_files_and_not_of_their_place(config: PromptSuiteConfig, tmp_path: Path) -> None:
+    def hash_of(place: str, weights: bytes) -> str:
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "prompts.csv").write_text(CSV)
+        (tmp_path / place / "weights").write_bytes(weights)
+        prompts = [replace(config.prompts[0], path=str(tmp_path / place / "prompts.csv"))]
+        return prompt_suite_hash(replace(config, prompts=prompts, inception=str(tmp_path / place / "weights")))
+
+    assert hash_of("a", b"weights") == hash_of("b", b"weights")
+    assert hash_of("a", b"others") != hash_of("b", b"weights")
 
 
 def test_ids_of_several_files_do_not_meet(config: PromptSuiteConfig, tmp_path: Path) -> None:

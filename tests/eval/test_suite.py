@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from erase import erase_concept
+from erase.canvas import judge
 from erase.concept import Concept
 from erase.methods import block_list
 from erase.run import Run
@@ -301,6 +303,30 @@ def test_a_suite_without_other_prompts_is_refused_before_anything_is_drawn() -> 
 def test_an_unknown_suite_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="suites/canvas"):
         load_suite("cnavas")
+
+
+def test_the_hash_is_of_the_weights_and_not_of_their_place(suite: SuiteConfig, tmp_path: Path) -> None:
+    def hash_of(place: str, content: bytes) -> str:
+        file, model = tmp_path / place / "inception.pth", tmp_path / place / "clip"
+        model.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        (model / "open_clip_model.safetensors").write_bytes(content[::-1])
+        asked = dataclasses.replace(suite, inception=str(file), clip=f"local-dir:{model}", lpips=str(file))
+        return describe_suite(asked)["hash"]
+
+    assert hash_of("a", b"weights") == hash_of("b", b"weights")
+    assert hash_of("a", b"others") != hash_of("b", b"weights")  # another checkpoint at the same path
+    hashes = [describe_suite(dataclasses.replace(suite, clip=name))["hash"] for name in ("canvas", "")]
+    assert len({*hashes, hash_of("b", b"weights")}) == 3
+
+
+def test_another_judge_is_another_suite(suite: SuiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = describe_suite(suite)["hash"]
+    copied = shutil.copytree(judge.folder(), tmp_path / "judge")
+    monkeypatch.setattr(judge, "folder", lambda: copied)
+    assert describe_suite(suite)["hash"] == before
+    (copied / "model.safetensors").write_bytes(b"another")
+    assert describe_suite(suite)["hash"] != before
 
 
 def test_another_prompt_file_is_another_suite(suite: SuiteConfig, tmp_path: Path) -> None:
