@@ -16,6 +16,8 @@ from erase.experiment import artifact_bytes, has_result, is_complete
 from erase.output import check_out
 
 
+_TIMED = (3, 20)  # forwards that are timed, of which the fastest counts: on a busy machine few are undisturbed
+_TIMING_SECONDS = 2.0  # after which the least number is enough
 _BACKWARD = 2.0  # forwards that a backward is worth: one product for the activations, one for the weights
 
 
@@ -110,7 +112,7 @@ def time_forward(folder: Path, *, device: str, dtype: str, samples: int = 1) -> 
     embeds = torch.zeros(samples, 77, unet.config.cross_attention_dim, device=device, dtype=precision)
     seconds = []
     with torch.no_grad():
-        for _ in range(3):
+        while len(seconds) < _TIMED[0] or (sum(seconds) < _TIMING_SECONDS and len(seconds) < _TIMED[1]):
             start = time.perf_counter()
             unet(sample, 1, embeds).sample.cpu()  # the copy waits for the device
             seconds.append(time.perf_counter() - start)
