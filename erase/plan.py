@@ -110,7 +110,7 @@ def time_forward(folder: Path, *, device: str, dtype: str, samples: int = 1) -> 
     height, width = (size, size) if isinstance(size, int) else size
     sample = torch.zeros(samples, unet.config.in_channels, height, width, device=device, dtype=precision)
     embeds = torch.zeros(samples, 77, unet.config.cross_attention_dim, device=device, dtype=precision)
-    seconds = []
+    seconds: list[float] = []
     with torch.no_grad():
         while len(seconds) < _TIMED[0] or (sum(seconds) < _TIMING_SECONDS and len(seconds) < _TIMED[1]):
             start = time.perf_counter()

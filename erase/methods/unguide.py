@@ -51,6 +51,9 @@ class Config:
         refresh: Updates between two walks of the student under ``stale``; with several forget prompts each of them
             walks, so it should grow with their number.
         pool_size: States to cache under ``frozen``.
+        retain_weight: Weight of a second loss, which the paper has not: at the same states the student keeps the base's
+            prediction for a prompt of the retain set. What the adapter damages is taken for the target (the decision
+            is by its disagreement), so this makes benign samples fewer that are erased. 0 trains on the target alone.
         mode: ``exact`` leaves benign samples to the base, bit for bit, with a threshold from the retain set;
             ``upstream`` has the authors' w = -1 or 2 and their threshold, the empty prompt.
         target_weight: w for samples that show the target, in ``exact``; 0 is the adapter alone.
@@ -70,6 +73,7 @@ class Config:
     steps: int = 200
     lr: float = 3e-5  # with Adam
     negative_guidance: float = 2.0  # gamma
+    retain_weight: float = 0.0
     guidance_scale: float = 9.0  # of the classifier-free guidance that leads to x_t
     num_inference_steps: int = 50  # of DDIM
     batch_size: int = 1
@@ -97,6 +101,8 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}, but a positive number is needed.")
         if not (self.negative_guidance >= 0 and math.isfinite(self.negative_guidance)):
             raise ValueError(f"negative_guidance is {self.negative_guidance}, but 0 or more is needed: choose 2.")
+        if not (self.retain_weight >= 0 and math.isfinite(self.retain_weight)):
+            raise ValueError(f"retain_weight is {self.retain_weight}, but 0 or more is needed: choose 0 or 1.")
         if not self.target_weight < 1:
             raise ValueError(f"target_weight is {self.target_weight}, but 1 is the base: choose -1 to 0.")
         if self.quantile is not None and not 0 < self.quantile <= 1:
@@ -131,18 +137,20 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
 
     The two share their components: the UNet carries the adapter from now on, so ``pipe`` itself follows the adapter
     alone. If anything goes wrong, the adapter is taken off and ``pipe`` is as it was. The retain set is what the
-    threshold is found on; nothing is trained on it.
+    threshold is found on; it is trained on where ``retain_weight`` is above 0.
     """
     plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
     with run.measure(pipe.unet), only_trainable(pipe, {}):
-        conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=run.device)
+        kept = retain if config.retain_weight else []
+        prompts = ["", *(text for pair in pairs for text in pair), *kept]
+        conditioning = encode_prompts(pipe, prompts, device=run.device)
         settings = run.settings("unguide", pipe, concept, config, conditioning=conditioning)
         with _adapter(pipe, config, run) as parameters:
             with Delta(parameters) as delta:
                 states = Trajectories(pipe, pairs, config.sampling(), conditioning=conditioning, delta=delta, run=run)
-                _train(states, config, settings=settings)
+                _train(states, kept, config, settings=settings)
                 delta.commit()
             return _decide(pipe, [pair.target for pair in pairs], retain, config, run)
 
@@ -156,15 +164,18 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
         raise ValueError(f"UnGuide supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
     if config.mode == "exact" and not retain:
         raise ValueError("UnGuide finds its threshold on benign prompts, but there are none: add some to 'retain'.")
+    if config.retain_weight and not retain:
+        raise ValueError("retain_weight needs benign prompts, but there are none: add some to 'retain'.")
     sampling = config.sampling()
+    kept = sampling.draws if config.retain_weight else 0
     states = sampling.expected_forwards(len(concept.pairs()), has_anchor=bool(concept.anchor))
     sets = 1 + bool(retain) + (config.mode == "upstream")  # forget prompts, retain prompts, the empty prompt
     samples = config.calibration_samples * sets
     rows = 4 if config.mode == "exact" else 2 + (config.generation_guidance > 1)
     return {
         "updates": config.steps,
-        "unet_forwards": states + sampling.draws + samples * config.observe_steps * rows,
-        "unet_backwards": sampling.draws,
+        "unet_forwards": states + sampling.draws + 2 * kept + samples * config.observe_steps * rows,
+        "unet_backwards": sampling.draws + kept,
         "images": 0,
     }
 
@@ -207,7 +218,7 @@ def _lora_config(pipe: DiffusionPipeline, config: Config) -> LoraConfig:
     return LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=linear)
 
 
-def _train(trajectories: Trajectories, config: Config, *, settings: dict[str, Any]) -> None:
+def _train(trajectories: Trajectories, retain: list[str], config: Config, *, settings: dict[str, Any]) -> None:
     """Fill the pool, then update; goes on from the run's checkpoint if there is one."""
     run, delta = trajectories.run, trajectories.delta
     optimizer = torch.optim.Adam(delta.parameters.values(), lr=config.lr)
@@ -226,21 +237,31 @@ def _train(trajectories: Trajectories, config: Config, *, settings: dict[str, An
         save(done)
     with run.stage("training"), run.progress("UnGuide", total=config.steps, initial=done) as bar:
         for update in range(done, config.steps):
-            loss = _update(trajectories, update, optimizer, negative_guidance=config.negative_guidance)
+            loss = _update(trajectories, update, optimizer, retain, config)
             run.record(update + 1, {"loss": loss}, bar)
             save(update + 1)
 
 
 def _update(
-    trajectories: Trajectories, update: int, optimizer: torch.optim.Optimizer, *, negative_guidance: float
+    trajectories: Trajectories, update: int, optimizer: torch.optim.Optimizer, retain: list[str], config: Config
 ) -> float:
+    run, unet = trajectories.run, trajectories.unet
     states = trajectories.batch(update)
-    target = target_prediction(states, negative_guidance)
-    rows = trajectories.conditioning.rows(states.prompts)
+    prompts, target = states.prompts, target_prediction(states, config.negative_guidance)
+    latents, timesteps, weight = states.latents, states.timesteps, torch.ones(len(prompts), device=run.device)
+    if retain:
+        picked = torch.randint(len(retain), (len(prompts),), generator=run.generator("retain", update))
+        kept = [retain[index] for index in picked.tolist()]
+        with torch.no_grad(), trajectories.delta.base():
+            rows = trajectories.conditioning.rows(kept)
+            target = torch.cat([target, predict_noise(unet, latents, timesteps, conditioning=rows)])
+        prompts, weight = prompts + kept, torch.cat([weight, config.retain_weight * weight])
+        latents, timesteps = torch.cat([latents, latents]), torch.cat([timesteps, timesteps])
+    rows = trajectories.conditioning.rows(prompts)
     with torch.enable_grad():  # the caller may be inside no_grad
-        noise_pred = predict_noise(trajectories.unet, states.latents, states.timesteps, conditioning=rows)
-        loss = torch.nn.functional.mse_loss(noise_pred, target)
-    backward(loss, trajectories.delta.parameters.values(), dtype=trajectories.run.dtype)
+        noise_pred = predict_noise(unet, latents, timesteps, conditioning=rows)
+        loss = (weight * (noise_pred - target).square().flatten(1).mean(1)).sum() / len(states.prompts)
+    backward(loss, trajectories.delta.parameters.values(), dtype=run.dtype)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()

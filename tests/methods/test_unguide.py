@@ -63,14 +63,22 @@ def _merged(base: torch.nn.Module, adapter: dict[str, torch.Tensor], alpha: floa
 
 
 @pytest.mark.parametrize(
-    ("fixture", "variant", "anchor"),
-    [("tiny_pipe", "strict", ""), ("tiny_pipe", "u", "a dog"), ("tiny_pipe_v", "strict", "a dog")],
+    ("fixture", "variant", "anchor", "retain_weight"),
+    [
+        ("tiny_pipe", "strict", "", 0.0),
+        ("tiny_pipe", "u", "a dog", 0.0),
+        ("tiny_pipe_v", "strict", "a dog", 0.0),
+        ("tiny_pipe", "strict", "a dog", 0.7),
+    ],
 )
-def test_gradients_equal_a_recomputation_with_a_second_unet(request, fixture: str, variant: str, anchor: str) -> None:
+def test_gradients_equal_a_recomputation_with_a_second_unet(
+    request, fixture: str, variant: str, anchor: str, retain_weight: float
+) -> None:
     pipe = request.getfixturevalue(fixture)
     base, probe = copy.deepcopy(pipe.unet), _Probe(pipe.unet)
     concept = Concept(target=("a cat", "a fish"), anchor=anchor)
-    run_unguide(pipe, concept, variant=variant, steps=2, batch_size=2, rank=2, alpha=3.0, negative_guidance=1.5)
+    settings = {"variant": variant, "negative_guidance": 1.5, "retain_weight": retain_weight}
+    run_unguide(pipe, concept, steps=2, batch_size=2, rank=2, alpha=3.0, **settings)
     assert len(probe.updates) == 2
     for adapter, latents, timesteps, embeds, gradients in probe.updates:
         leaves = {name: tensor.requires_grad_() for name, tensor in adapter.items()}
@@ -85,6 +93,14 @@ def test_gradients_equal_a_recomputation_with_a_second_unet(request, fixture: st
             wanted = anchored - 1.5 * (cat - anchored)
             noise_pred = functional_call(base, weights, (x_t, timestep, target)).sample
             losses.append((noise_pred - wanted).square().mean())
+        assert len(latents) == (4 if retain_weight else 2)
+        for i in range(2, len(latents)):  # the same states, with a benign prompt
+            assert torch.equal(latents[i], latents[i - 2])
+            benign = pipe.encode_prompt(BENIGN[0], "cpu", 1, False)[0]
+            with torch.no_grad():
+                wanted = base(latents[i : i + 1], timesteps[i], benign).sample
+            noise_pred = functional_call(base, weights, (latents[i : i + 1], timesteps[i], benign)).sample
+            losses.append(retain_weight * (noise_pred - wanted).square().mean())
         expected = torch.autograd.grad(sum(losses) / 2, [leaves[name] for name in gradients])
         scale = max(gradient.abs().max() for gradient in expected)
         assert scale > 0
@@ -132,7 +148,7 @@ class _Stop(Exception):
     pass
 
 
-def interrupted(pipe, at: int, run: Run) -> None:
+def interrupted(pipe, at: int, run: Run, **settings: object) -> None:
     calls: list[int] = []
 
     def stop(*_: object) -> None:
@@ -142,7 +158,7 @@ def interrupted(pipe, at: int, run: Run) -> None:
 
     hook = pipe.unet.register_forward_pre_hook(stop)
     with pytest.raises(_Stop):
-        run_unguide(pipe, run=run)
+        run_unguide(pipe, run=run, **settings)
     hook.remove()
 
 
@@ -199,6 +215,18 @@ def test_the_budget_of_200_updates_holds_with_the_walks(tiny_pipe) -> None:
     assert planned["unet_forwards"] == pytest.approx(cost["unet_forwards"], rel=0.05)
 
 
+def test_what_the_retain_loss_costs_is_planned_and_a_resumed_run_draws_the_same(tiny_pipe, tmp_path) -> None:
+    run, settings = Run(quiet=True), {"retain_weight": 1.0, "batch_size": 2}
+    whole = result(run_unguide(copy.deepcopy(tiny_pipe), run=run, **settings))
+    cost, planned = run.summary(), unguide.plan(None, CAT, BENIGN, unguide.Config(**QUICK, **settings))
+    assert cost["unet_backwards"] == planned["unet_backwards"] == 2 * 2 * 4
+    assert cost["by_stage"]["training"]["unet_forwards"] == 3 * 2 * 4  # the base's prediction, and two of the student
+    assert planned["unet_forwards"] == pytest.approx(cost["unet_forwards"], rel=0.2)
+    halfway = Run(quiet=True, folder=tmp_path, checkpoint_seconds=0)
+    interrupted(copy.deepcopy(tiny_pipe), 10, halfway, **settings)
+    assert result(run_unguide(tiny_pipe, run=Run(quiet=True, folder=tmp_path), **settings)) == whole
+
+
 def test_upstream_has_the_authors_weights_and_the_empty_prompt_s_threshold(tiny_pipe) -> None:
     guided = run_unguide(tiny_pipe, Concept(target="x" * 60), mode="upstream", steps=10, lr=0.1)
     settings = guided.guider.config
@@ -241,6 +269,8 @@ def test_what_cannot_be_done_is_refused(tiny_pipe, tiny_pipe_xl) -> None:
     run = Run(quiet=True)
     with pytest.raises(ValueError, match="there are none: add some to 'retain'"):
         unguide.erase(tiny_pipe, CAT, [], unguide.Config(), run)
+    with pytest.raises(ValueError, match="retain_weight needs benign prompts"):
+        unguide.erase(tiny_pipe, CAT, [], unguide.Config(mode="upstream", retain_weight=1.0), run)
     with pytest.raises(ValueError, match="supports sd1, sd2, but this model is sdxl"):
         unguide.erase(tiny_pipe_xl, CAT, BENIGN, unguide.Config(), run)
     assert run.summary()["unet_forwards"] == 0
@@ -264,6 +294,7 @@ def test_what_cannot_be_done_is_refused(tiny_pipe, tiny_pipe_xl) -> None:
         ({"lr": math.inf}, "lr is inf"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"negative_guidance": -1.0}, "negative_guidance is -1.0"),
+        ({"retain_weight": -1.0}, "retain_weight is -1.0"),
         ({"target_weight": 1.0}, "1 is the base"),
         ({"quantile": 0.0}, "quantile is 0.0"),
         ({"observe_steps": 6, "generation_steps": 20}, "at most a quarter"),
