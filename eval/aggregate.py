@@ -1,6 +1,6 @@
 """From the tables of scores to the numbers of a report; nothing here runs a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,10 @@ class Summary:
     def retain(self, table: Table) -> Table:
         """Grid rows that do not."""
         return table.where(lambda row: row["role"] == "adjacent")
+
+    def counted(self, axis: str, labels: Iterable[str]) -> list[str]:
+        """The labels of an axis, style or object, whose accuracy counts; those of ``World.uncounted_styles`` do not."""
+        return [label for label in labels if axis == "object" or label not in self.world.uncounted_styles]
 
     def outcomes(self, grid: Table) -> dict[str, Outcomes]:
         """UA, IRA and both CRA, image by image.

@@ -1,7 +1,6 @@
 """One try of an attack on one prompt, and what a search found for all tries on it, in memory and on disk."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from eval.writing import replacing
 
 
 class Attempt(NamedTuple):
@@ -39,9 +40,8 @@ def save(path: Path, found: Found) -> None:
             if attempt.prefix is not None
         }
     told = {arm: [[attempt.prompt, attempt.seed] for attempt in attempts] for arm, attempts in arms.items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata={"attempts": json.dumps(told), "cost": json.dumps(found.cost)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"attempts": json.dumps(told), "cost": json.dumps(found.cost)})
 
 
 def load(path: Path) -> Found:

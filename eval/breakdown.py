@@ -38,7 +38,7 @@ def concepts(summary: Summary) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for axis in ("style", "object"):
         by_model = {name: per_concept(table[axis], table[f"judge_{axis}"]) for name, table in tables.items()}
-        for concept in by_model["erased"]:
+        for concept in summary.counted(axis, by_model["erased"]):
             rows.append(
                 {"axis": axis, "concept": concept, **{name: found[concept] for name, found in by_model.items()}}
             )

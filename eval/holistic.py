@@ -11,23 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import KNOWN_FLOOR, SUBSETS, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
+from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
 from eval.breakdown import without_null
+from eval.distances import inception_fid, inception_kid, or_not_run
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
 from eval.metrics.corrected import Rate, corrected_share
-from eval.metrics.frechet import frechet_distance
 from eval.metrics.intervals import cluster_bootstrap, difference_interval, ratio_interval
-from eval.metrics.kid import kernel_distance
 from eval.metrics.leak import leak_at_k
 from eval.metrics.worst import Worst, worst_concept
 from eval.table import Table
 from eval.verdict import UNNAMED
 
 
-FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
 # metrics that need no answer of the judge
 PIXELS_ONLY = ("drift_latent", "drift_clip", "drift_lpips", "cmmd", "fid", "kid_inception", "seconds_per_image")
 DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
@@ -288,7 +286,10 @@ class Holistic:
         retain = self.summary.retain(self.summary.grid(name))
         hit = np.concatenate([retain[axis] == retain[f"judge_{axis}"] for axis in ("style", "object")])
         concept = np.concatenate([retain["style"], retain["object"]])
-        return _order_statistic(worst_concept(hit, concept, quantile=quantile), len(retain))
+        counted = np.concatenate(
+            [np.isin(retain[axis], self.summary.counted(axis, np.unique(retain[axis]))) for axis in ("style", "object")]
+        )
+        return _order_statistic(worst_concept(hit[counted], concept[counted], quantile=quantile), len(retain))
 
     def _worst_language(self, name: str) -> dict[str, Any]:
         rows = self.summary.models[name].table.where(lambda row: row["family"] == "language")
@@ -374,38 +375,6 @@ def withhold(metrics: dict[str, dict[str, Any]], attacks: Sequence[dict[str, Any
 def _strike(entry: dict[str, Any], sentences: Sequence[str]) -> None:
     """Add reasons to what strikes an entry through; None where there are none."""
     entry["struck"] = " ".join(filter(None, [entry.get("struck"), *sentences])) or None
-
-
-def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """FID between Inception features (n, 2048).
-
-    Raises:
-        ValueError: fewer than ``FID_FLOOR`` images on a side.
-    """
-    if min(len(ours), len(theirs)) < FID_FLOOR:
-        raise ValueError(
-            f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
-            "read KID, which is unbiased, instead."
-        )
-    return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
-
-
-def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """KID between features (n, D), with the spread of random halves.
-
-    Raises:
-        ValueError: fewer than 16 images on a side.
-    """
-    found = kernel_distance(ours, theirs)
-    return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
-
-
-def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """A measure of two sets of features (n, D), or its own reason why there are too few for a number."""
-    try:
-        return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
-    except ValueError as error:
-        return not_run(str(error)) | {"n_images": len(ours)}
 
 
 def _order_statistic(found: Worst, images: int) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eval.rows import Row
+from eval.writing import write_json, write_text
 
 
 def rank_file(folder: Path, rank: int) -> Path:
@@ -80,13 +80,10 @@ def merge(folder: Path) -> Path:
     Of ranks that finish at the same time, one may replace what another merged from more records; so each looks again.
     """
     path = folder / "manifest.jsonl"
-    partial = folder / f"manifest.jsonl.{os.getpid()}.partial"
     records: dict[str, dict[str, Any]] | None = None
     while records != (now := read(folder)):
         records = now
-        lines = (json.dumps(records[key], ensure_ascii=False) + "\n" for key in sorted(records))
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, "".join(json.dumps(records[key], ensure_ascii=False) + "\n" for key in sorted(records)))
     return path
 
 
@@ -116,9 +113,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     if check_settings(folder, settings):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"settings.json.{os.getpid()}.partial"
-    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "settings.json")
+    write_json(folder / "settings.json", settings)
 
 
 def hash_weights(path: str) -> str:

@@ -12,7 +12,6 @@ decision. A prefix that brings the adapter back to the base also makes them disa
 looks at.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from erase.diffusion import check_length, encode_prompts, encode_with_gradient, 
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.run import Run
 from erase.trajectories import Sampling, Trajectories
+from eval.writing import replacing
 
 
 class States(NamedTuple):
@@ -88,9 +88,8 @@ def save_states(path: Path, states: dict[str, States]) -> None:
         for place, each in enumerate(states.values())
         for name, tensor in each._asdict().items()
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial)
 
 
 def load_states(path: Path, prompts: Sequence[str], *, device: torch.device) -> dict[str, States]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.aggregate import BOOTSTRAP, not_run, prompt_index, proportion
-from eval.holistic import DIFFERENCE, inception_fid, inception_kid, or_not_run
+from eval.distances import inception_fid, inception_kid, or_not_run
+from eval.holistic import DIFFERENCE
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.intervals import cluster_bootstrap, difference_interval, wilson
 from eval.metrics.nudity import FLOOR, LABEL_SETS, highest_score, rate_curve

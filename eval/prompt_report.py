@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from eval import charts
 from eval.metrics.nudity import LABEL_SETS
-from eval.report import TEMPLATES, TINTS, template_environment, write_text
+from eval.report import TEMPLATES, TINTS, template_environment
 from eval.text import basis, change, interval, number, unit
+from eval.writing import write_text
 
 
 OUTCOME = {True: "passed", False: "FAILED", None: "not checked"}

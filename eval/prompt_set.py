@@ -6,7 +6,6 @@ The folder of the images holds ``prompts.json`` (what was asked for), ``settings
 
 import json
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from erase.prompts import PromptRow, find_data, read_prompts
 from eval import clock, manifest
 from eval.generate import generate, process_state
 from eval.rows import Row
+from eval.writing import write_json
 
 
 PROMPTS = "prompts.json"
@@ -307,10 +307,7 @@ def _write_prompts(prompts: Sequence[PromptRow], config: Config) -> None:
     if path.exists():
         return
     config.out.mkdir(parents=True, exist_ok=True)
-    partial = config.out / f"{PROMPTS}.{os.getpid()}.partial"
-    content = _content(prompts, config)
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, _content(prompts, config), indent=1)
 
 
 def _count_records(out: Path) -> int:

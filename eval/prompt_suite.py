@@ -1,6 +1,5 @@
 """Suites without a style x object grid: the user's prompt files -> images of base and models -> scores -> report."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
-from safetensors.numpy import save as save_tensors
+from safetensors.numpy import save_file
 
 from eval import manifest, prompt_report, subject
 from eval.aggregate import WEIGHTS_ABSENT
@@ -26,6 +25,7 @@ from eval.scorers.nudity import Nudity
 from eval.scoring import Pictures, Scored, Scorers, score
 from eval.subject import Subject
 from eval.table import Table, write_scores
+from eval.writing import replacing, write_json
 
 
 SCHEMA_VERSION = 1
@@ -158,9 +158,9 @@ def evaluate(
     content["provenance"] = environment() | {"nudity": scorers.nudity.card if scorers.nudity else WEIGHTS_ABSENT}
     out.mkdir(parents=True, exist_ok=True)
     write_scores(out / "scores.jsonl", {label: scores.table for label, scores in found.items()})
-    _replace(out / "features.safetensors", save_tensors(kept))
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    _replace(out / "report.json", text.encode())
+    with replacing(out / "features.safetensors") as partial:
+        save_file(kept, partial)
+    write_json(out / "report.json", content)
     return Outcome(prompt_report.render(out), is_judged)
 
 
@@ -337,9 +337,3 @@ def _real_features(
     with Image.open(drawn / f"images/{rows[0].key}.png") as image:
         size = image.size
     return scorers.images.inception(_Cropped(_photographs(Path(config.real_images)), size))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -13,6 +13,7 @@ from eval.compare import Column, Evaluation
 from eval.markdown import HEADLINE, markdown, seed_table, title
 from eval.searched import by_protocol
 from eval.wall import build_wall
+from eval.writing import write_text
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,13 +75,6 @@ def template_environment() -> jinja2.Environment:
     }
     environment.filters |= filters
     return environment
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
 
 
 def _page(

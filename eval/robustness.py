@@ -10,7 +10,6 @@ the target. A budget is therefore a number of images, and every try of a search 
 
 import datetime
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -40,6 +39,7 @@ from eval.scoring import Scorers, load_scorers, score
 from eval.searched import SCHEMA_VERSION
 from eval.sheet import Tile, write_sheet
 from eval.table import Table, write_scores
+from eval.writing import write_json
 
 
 COSTS = ("seconds", "unet_forwards", "unet_backwards")
@@ -137,7 +137,8 @@ def attack(
         "reproduce": command,
     }
     _sheet(out, rows, entries, scores, target)
-    return _write_json(out / "attack.json", content)
+    write_json(out / "attack.json", content)
+    return out / "attack.json"
 
 
 def target_rows(suite: SuiteConfig, target: Target, seeds: Sequence[int], prompts: str = "") -> list[Row]:
@@ -252,7 +253,7 @@ class _Work(NamedTuple):
             book = json.loads(self._book.read_text(encoding="utf-8")) if self._book.exists() else {}
             found, before = run.summary(), book.get(stage, {})
             book[stage] = {key: before.get(key, 0) + found[key] for key in COSTS}
-            _write_json(self._book, book)
+            write_json(self._book, book)
 
     def _generate(
         self, pipe: DiffusionPipeline, rows: list[Row], name: str, *, prefixes: dict[str, torch.Tensor] | None = None
@@ -312,9 +313,3 @@ def _sheet(out: Path, rows: list[Row], entries: list[Entry], scores: dict[str, T
             tiles.append(next((tile for tile in own if tile.hit), own[0]))
         lines.append((row.prompt, tiles))
     write_sheet(out / "sheet.png", ["base", *arms], lines)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> Path:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return partial.replace(path)

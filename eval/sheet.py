@@ -1,11 +1,12 @@
 """A sheet of small pictures: a line for each prompt, a column for each way in which it was drawn."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
+
+from eval.writing import replacing
 
 
 SIDE = 96  # pixels of a picture
@@ -38,6 +39,6 @@ def write_sheet(path: Path, columns: Sequence[str], lines: Sequence[tuple[str, S
             if tile.hit:
                 pen.rectangle([place, (place[0] + SIDE + 2 * FRAME - 1, place[1] + SIDE + 2 * FRAME - 1)], fill="red")
             sheet.paste(picture, (place[0] + FRAME, place[1] + FRAME))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    sheet.save(partial, format="PNG")
-    return partial.replace(path)
+    with replacing(path) as partial:
+        sheet.save(partial, format="PNG")
+    return path

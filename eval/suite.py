@@ -4,44 +4,36 @@ Stages talk through files (images and manifests, ``scores.jsonl`` and ``features
 a stopped evaluation goes on where it was, and the numbers can be recomputed from the scores alone.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from safetensors.numpy import save as save_tensors
+from safetensors.numpy import save_file
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import breakdown, compare, holistic, manifest, report, subject, verdict
-from eval.aggregate import ERASURE, Model, Summary
-from eval.aspects import ASPECTS, check_aspects
+from eval import compare, manifest, report, subject
+from eval.aggregate import Model
+from eval.aspects import check_aspects
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig, describe_suite, load_suite
-from eval.fingerprint import Fingerprint, fingerprint, footprint, hash_json
+from eval.content import Made, build_report
+from eval.fingerprint import Fingerprint, fingerprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
-from eval.metrics.accuracy import check_complete
 from eval.neighbours import find_neighbours
-from eval.provenance import environment
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
-from eval.searched import describe_attack, find_attacks, foreign, read_attack
+from eval.searched import find_attacks, foreign, read_attack
 from eval.seeds import by_erasure, over_seeds, sibling_reports
-from eval.table import Table, write_scores
-
-
-class Made(NamedTuple):
-    """What is known of the models once their images are made."""
-
-    marks: dict[str, Fingerprint]
-    layers: dict[str, dict[str, float | None]]  # component -> layer -> relative change of its weights
+from eval.table import write_scores
+from eval.writing import replacing, write_json
 
 
 def evaluate(
@@ -127,7 +119,7 @@ def evaluate(
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
-    _write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
+    write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
 
 
@@ -160,7 +152,7 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "reproduce": command,
     }
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(out / "report.json", content)
+    write_json(out / "report.json", content)
     return report.render(out)
 
 
@@ -215,81 +207,6 @@ def find_gold(config: SuiteConfig, tested: subject.Subject, target: Target) -> s
     return target.names[0] if is_asked and target.names[0] in gold_names() else None
 
 
-def build_report(
-    config: SuiteConfig,
-    tested: subject.Subject,
-    target: Target,
-    models: dict[str, Model],
-    made: Made,
-    *,
-    described: dict[str, Any],
-    judge_card: dict[str, Any],
-    neighbours: Sequence[str] = (),
-    searched: Mapping[Path, dict[str, Any]] | None = None,
-    command: str = "",
-) -> dict[str, Any]:
-    """The content of ``report.json`` from the scores of the models; nothing is generated or judged here.
-
-    Args:
-        config: the suite.
-        tested: what was evaluated.
-        target: what was erased, in the labels of the suite's world.
-        models: the scores by role: erased, base and perhaps gold.
-        made: what is known of the models.
-        described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
-        judge_card: what the judge says about itself.
-        neighbours: the concepts that pinpoint-ness looks at.
-        searched: attacks on the model, the content of ``attack.json`` by folder.
-        command: how to repeat this.
-
-    Raises:
-        ValueError: a cell of the grid is incomplete, or the models' images are not paired.
-    """
-    styles, objects = config.axes
-    _check_complete(models, config)
-    summary = Summary(models=models, target=target, resamples=config.resamples, world=config.load_world())
-    marks = made.marks
-    same = marks["erased"].same_weights(marks["base"])
-    metrics, held_out = summary.metrics(), breakdown.held_out(summary)
-    gates = verdict.gates(summary, metrics, judge_card, same_weights=same)
-    failed = _failed(gates) if summary.is_judged else []  # without a judge there is no number to withhold
-    _strike(metrics, failed)
-    context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
-    wider = holistic.measure(summary, config.aspects, context)
-    attacks = breakdown.attacks(summary)
-    holistic.withhold(wider, attacks, failed)
-    for row in held_out:
-        row["struck"] = " ".join(failed) or None
-    hashes = {name: mark.model for name, mark in marks.items()}
-    runs = [describe_attack(folder, run, hashes, target, failed) for folder, run in (searched or {}).items()]
-    gates += verdict.null_gate(breakdown.without_null(attacks), runs) if attacks or runs else []
-    decided = verdict.not_judged()
-    if summary.is_judged:
-        judged = next(gate["passed"] for gate in gates if gate["name"] == "judge")
-        decided = verdict.decide(verdict.gather(summary, metrics, held_out, same_weights=same, judged=judged))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "suite": described,
-        "concept": asdict(tested.concept) | {"canvas_names": list(target.names)},
-        "models": hashes,
-        "verdict": decided,
-        "gates": gates,
-        "coverage": breakdown.coverage(models, styles=styles, objects=objects, seeds=config.seeds),
-        "metrics": metrics | wider,
-        "aspects": {aspect: list(ASPECTS[aspect]) for aspect in config.aspects},
-        "neighbours": list(neighbours),
-        "held_out": held_out,
-        "attacks": attacks,
-        "searched": runs,
-        "concepts": breakdown.concepts(summary),
-        "cells": breakdown.cells(summary),
-        "cost": _cost(tested, models, marks),
-        "layers": made.layers,
-        "provenance": _provenance(tested, judge_card),
-        "reproduce": command,
-    }
-
-
 @dataclass
 class _Images:
     """Where the images of each model are, and how to make them."""
@@ -308,8 +225,11 @@ class _Images:
         if "general_image" in self.config.aspects:
             self.vae = pipe.vae
         if "pinpoint_ness" in self.config.aspects:
-            names = self.config.axes[0] if target.kind == "style" else self.config.axes[1]
-            world = self.config.load_world()
+            names, world = (
+                self.config.axes[0] if target.kind == "style" else self.config.axes[1],
+                self.config.load_world(),
+            )
+            names = [name for name in names if name not in world.uncounted_styles]
             self.neighbours = find_neighbours(pipe, target, names, self.config.neighbours, world=world)
 
     def make(self, name: str, pipe: DiffusionPipeline) -> Fingerprint:
@@ -381,58 +301,6 @@ def _check_attacks(searched: dict[Path, dict[str, Any]], given: Sequence[Path], 
             raise ValueError(f"The attack in {folder} does not belong to this model. {reason}")
 
 
-def _check_complete(models: dict[str, Model], config: SuiteConfig) -> None:
-    """Every cell full, and the same images in the same order for every model: a gap would shrink a denominator."""
-    styles, objects = config.axes
-    keys = models["base"].table["key"].tolist()
-    for name, model in models.items():
-        grid = model.table.where(lambda row: row["family"] == "template")
-        check_complete(grid["style"], grid["object"], styles=styles, objects=objects, per_cell=len(config.seeds))
-        own = model.table["key"].tolist()
-        if own != keys:
-            odd = next(iter(sorted({*own} ^ {*keys})), "their order")
-            raise ValueError(f"The images of {name} and of base differ in {odd}; score both again.")
-
-
-def _strike(metrics: dict[str, Any], failed: list[str]) -> None:
-    """Mark the erasure numbers of the erased model with the gates that withhold them."""
-    for name in ERASURE:
-        metrics[name]["struck"] = " ".join(failed) or None
-
-
-def _failed(gates: list[dict[str, Any]]) -> list[str]:
-    return [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in ("validity", "judge")]
-
-
-def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fingerprint]) -> dict[str, Any]:
-    return {
-        "erasure": tested.card.get("cost"),
-        "storage_bytes": subject.storage(tested.source),
-        "footprint": footprint(marks["erased"], marks["base"])._asdict(),
-        "seconds_per_image": {name: float(model.table["wall_s"].mean()) for name, model in models.items()},
-        "forwards_per_image": {name: _mean_forwards(model.table) for name, model in models.items()},
-        "images": {name: len(model.table) for name, model in models.items()},
-    }
-
-
-def _mean_forwards(table: Table) -> float | None:
-    """UNet forwards per image in samples, which depend on the model and on no machine; None where not counted."""
-    counted = [row["unet_forwards"] for row in table.rows if row["unet_forwards"] is not None]
-    return sum(counted) / len(counted) if len(counted) == len(table) else None
-
-
-def _provenance(tested: subject.Subject, judge_card: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "source": tested.name,
-        "base": tested.card.get("base", {"id": tested.base_name}),
-        "method": tested.card.get("method"),
-        "erasure_config": tested.card.get("config"),
-        "erasure_seed": tested.card.get("seed"),
-        "judge": judge_card,
-        **environment(),
-    }
-
-
 def _judge_card(scorers: Scorers) -> dict[str, Any]:
     """What the judge says about itself; a module of the caller's may have nothing to say."""
     return dict(vars(scorers.classifier.judge).get("card", {})) if scorers.classifier else {}
@@ -440,15 +308,8 @@ def _judge_card(scorers: Scorers) -> dict[str, Any]:
 
 def _write_scores(out: Path, scored: dict[str, Scored]) -> None:
     write_scores(out / "scores.jsonl", {name: each.table for name, each in scored.items()})
-    partial = out / f"features.{os.getpid()}.partial"
     kept = {name: each.features for name, each in scored.items() if each.features is not None}
     kept |= {f"clip/{name}": each.clip for name, each in scored.items() if each.clip is not None}
     kept |= {f"inception/{name}": each.inception for name, each in scored.items() if each.inception is not None}
-    partial.write_bytes(save_tensors(kept))
-    partial.replace(out / "features.safetensors")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(out / "features.safetensors") as partial:
+        save_file(kept, partial)

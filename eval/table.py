@@ -11,12 +11,13 @@ In a notebook, with ``pip install 'erase[notebook]'``::
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from eval.writing import replacing
 
 
 if TYPE_CHECKING:
@@ -75,19 +76,16 @@ def write_parquet(path: Path, tables: dict[str, Table]) -> None:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise ValueError("Parquet needs pyarrow, which is not installed; run pip install 'erase[notebook]'.")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    to_pandas(tables).to_parquet(partial, engine="pyarrow", index=False)
-    partial.replace(path)
+    with replacing(path) as partial:
+        to_pandas(tables).to_parquet(partial, engine="pyarrow", index=False)
 
 
 def write_scores(path: Path, tables: dict[str, Table]) -> None:
     """Write the tables of all models into one file."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for model, table in tables.items():
             for row in table.rows:
                 file.write(json.dumps({"model": model, **row}, ensure_ascii=False) + "\n")
-    partial.replace(path)
 
 
 def read_scores(path: Path) -> dict[str, Table]:

@@ -22,6 +22,7 @@ from erase.concept import Concept
 from eval.aggregate import Model
 from eval.compare import Evaluation, compare, read_evaluation
 from eval.config import SuiteConfig, describe_suite
+from eval.content import Made, build_report
 from eval.fingerprint import Fingerprint
 from eval.generate import generate
 from eval.grid import Target
@@ -30,7 +31,7 @@ from eval.scorers import classifier, validity
 from eval.scorers.classifier import pixels
 from eval.scoring import Scorers
 from eval.subject import Subject
-from eval.suite import Made, build_report, suite_rows
+from eval.suite import suite_rows
 from eval.table import Table, write_scores
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from eval import report
-from eval.compare import Evaluation, Sample, compare, difference
+from eval.compare import Evaluation, compare
+from eval.difference import Sample, difference
 from eval.grid import Target
 from eval.rows import Row
 from eval.suite import combine

@@ -17,6 +17,7 @@ from eval import report
 from eval.aggregate import Model, Summary
 from eval.compare import read_models
 from eval.config import SuiteConfig
+from eval.content import Made, build_report
 from eval.fingerprint import fingerprint
 from eval.grid import Target
 from eval.holistic import Context, measure
@@ -25,7 +26,7 @@ from eval.metrics.kid import kernel_distance
 from eval.scorers import classifier
 from eval.scoring import Scorers
 from eval.subject import Subject
-from eval.suite import Made, build_report, evaluate
+from eval.suite import evaluate
 from eval.table import Table
 
 

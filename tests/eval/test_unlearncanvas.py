@@ -325,11 +325,15 @@ def test_a_judged_report(suite: SuiteConfig, judge: dict[str, Path], tiny_pipe, 
 def test_compat_through_the_suite(suite: SuiteConfig, tiny_pipe, tmp_path: Path) -> None:
     """Photos are asked for by the name of their folder, their style does not count, and the judge sees JPEG."""
     concept = Concept(target=("Van Gogh",), kind="style")
-    compat = replace(suite, compat=True)
+    compat = replace(suite, compat=True, aspects=["general_image"])
     evaluate(tiny_pipe, compat, tmp_path, base=tiny_pipe, concept=concept, progress=False)
     content = content_of(tmp_path)
     n = {name: content["metrics"][name]["erased"]["n_images"] for name in ("ua", "ira", "cra_excl_target", "cra_code")}
     assert n == {"ua": 8, "ira": 8, "cra_excl_target": 16, "cra_code": 24}
+    counted = [(row["axis"], row["concept"]) for row in content["concepts"]["rows"]]
+    assert sorted(counted) == [("object", "Cats"), ("object", "Dogs"), ("style", "Monet")]
+    assert content["metrics"]["worst_retained"]["erased"]["concept"] != "Seed_Images"
+    assert content["metrics"]["worst_retained"]["erased"]["concepts"] == 3
     prompts = {row["prompt"] for row in read_models(tmp_path)["base"].table.rows}
     assert "A Cats image in Seed Images style." in prompts
     assert "A Cats image in Photo style." not in prompts

@@ -1,0 +1,45 @@
+"""Distances between sets of features as estimates of a report: a number with its method, or why there is none."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from eval.aggregate import SUBSETS, not_run
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.kid import kernel_distance
+
+
+FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
+
+
+def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """FID between Inception features (n, 2048).
+
+    Raises:
+        ValueError: fewer than ``FID_FLOOR`` images on a side.
+    """
+    if min(len(ours), len(theirs)) < FID_FLOOR:
+        raise ValueError(
+            f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
+            "read KID, which is unbiased, instead."
+        )
+    return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
+
+
+def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """KID between features (n, D), with the spread of random halves.
+
+    Raises:
+        ValueError: fewer than 16 images on a side.
+    """
+    found = kernel_distance(ours, theirs)
+    return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
+
+
+def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """A measure of two sets of features (n, D), or its own reason why there are too few for a number."""
+    try:
+        return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
+    except ValueError as error:
+        return not_run(str(error)) | {"n_images": len(ours)}
