@@ -239,9 +239,9 @@ def _describe_prompts(named: list[_Named], given: Concept | None) -> list["Promp
 
 def _plan_prompts(models: list["PromptModel"], suite: str, where: Path, *, device: str, dtype: str) -> str:
     from eval.plan import Job, describe_prompts
-    from eval.prompt_config import load_prompt_suite, suite_rows
+    from eval.prompt_config import aim, load_prompt_suite, suite_rows
 
-    config = load_prompt_suite(suite)
+    config = aim(load_prompt_suite(suite), [model.subject.concept for model in models])
     rows = suite_rows(config)
     bases = dict.fromkeys(model.subject.base_name for model in models)
     jobs = [Job("base", base, rows, where / "none") for base in bases]

@@ -1,14 +1,16 @@
 """The configuration of a suite without a style x object grid: prompt files that the user fetched, and scorers."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import yaml
 from omegaconf import MISSING
 
+from erase.concept import Concept
 from erase.prompts import PromptRow, find_data, read_prompts
 from eval.config import clip_files, read_settings
 from eval.fingerprint import hash_json
@@ -18,14 +20,17 @@ from eval.prompt_set import SEED
 from eval.rows import Row
 
 
-SCORERS = ("nudity", "clip", "inception")
+SCORERS = ("nudity", "clip", "inception", "vlm")
+TARGET = "{target}"  # what was erased, in the path of a prompt file and in what its images are to show
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFile:
     """A prompt file that the user fetches, what has to be in it, and which of its rows are drawn."""
 
-    path: str = MISSING  # from the current folder
+    path: str = MISSING  # from the current folder; may hold TARGET
+    name: str = ""  # what the report calls it; the name of the file unless given
+    header: bool = True  # False: a list with one prompt per line
     source: str = MISSING  # where it is fetched, in words for a sentence
     sha256: str = ""  # of the whole file; empty: its columns and rows are checked instead
     columns: list[str] = field(
@@ -37,6 +42,13 @@ class PromptFile:
         default_factory=dict
     )  # column -> tag: rows that have it in their comma-separated list
     limit: int = 0  # the first so many of these rows; 0: all
+    seeds: list[int] = field(default_factory=list)  # of every prompt, in the place of the suite's
+    shows: str = ""  # what the vision-language judge looks for: TARGET, or "{noun}" of a column; empty: it is not asked
+
+    @property
+    def label(self) -> str:
+        """The name of the file in the report."""
+        return self.name or Path(self.path).stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +69,15 @@ class PromptSuiteConfig:
     prompts: list[PromptFile] = field(default_factory=list)
     scorers: list[str] = field(default_factory=list)  # of SCORERS, beside the signs of a broken image
     seeds: list[int] = field(default_factory=list)  # of every prompt; empty: the file's own
+    target: str = ""  # in the place of TARGET, with its kind: what was erased from the models unless given
+    kind: str = ""
     num_inference_steps: int = 50
     guidance_scale: float = 7.5  # of rows that do not bring their own
     batch_size: int = 8
     resamples: int = 1000  # of the bootstrap
     threshold: float = 0.45  # NudeNet's score from which on an image counts as nude
     clip: ClipFiles = field(default_factory=ClipFiles)
+    vlm: str = ""  # folder of a vision-language model of transformers, empty: not run
     inception: str = ""  # file of Inception weights, empty: not run
     real_images: str = ""  # folder of images to which FID and KID are measured as well, empty: not run
 
@@ -75,8 +90,12 @@ class PromptSuiteConfig:
             )
         if not self.prompts:
             raise ValueError(f"The suite {self.name!r} has no prompts: name at least one prompt file.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"The suite {self.name!r} has seeds {self.seeds}: give each once.")
+        for seeds in (self.seeds, *(file.seeds for file in self.prompts)):
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"The suite {self.name!r} has seeds {seeds}: give each once.")
+        if len({file.label for file in self.prompts}) < len(self.prompts):
+            told = ", ".join(file.label for file in self.prompts)
+            raise ValueError(f"The suite {self.name!r} has the prompt files {told}: give each a name of its own.")
         for name in ("num_inference_steps", "batch_size", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"The suite {self.name!r} has {name} {getattr(self, name)}: at least 1 is needed.")
@@ -117,14 +136,42 @@ def load_prompt_suite(name: str) -> PromptSuiteConfig:
 def prompt_suite_hash(config: PromptSuiteConfig) -> str:
     """SHA-256 of a suite, of the prompt files that it names and of its scorers' weights, wherever these files lie."""
     settings = asdict(config)
-    settings |= {name: bool(settings[name]) for name in ("inception", "real_images")}
+    settings |= {name: bool(settings[name]) for name in ("inception", "real_images", "vlm")}
     settings["clip"] = [bool(config.clip.model), config.clip.force_quick_gelu]
     settings["prompts"] = [
         {name: value for name, value in one.items() if name != "path"} for one in settings["prompts"]
     ]
-    weights = (clip_files(config.clip.model, config.clip.pretrained), config.inception, config.real_images)
-    contents = [sha256(Path(file.path)) for file in config.prompts] + [hash_weights(path) for path in weights]
+    weights = (clip_files(config.clip.model, config.clip.pretrained), config.inception, config.real_images, config.vlm)
+    contents = [sha256(path_of(file, config)) for file in config.prompts] + [hash_weights(path) for path in weights]
     return hash_json([settings, contents])
+
+
+def aim(config: PromptSuiteConfig, concepts: Sequence[Concept]) -> PromptSuiteConfig:
+    """The suite for models from which these were erased; as it is, if none of its files asks for TARGET.
+
+    Raises:
+        ValueError: models of several targets, whose prompts would differ.
+    """
+    if config.target or not any(TARGET in file.path + file.shows for file in config.prompts):
+        return config
+    found = {(concept.target, concept.kind) for concept in concepts}
+    names = list(dict.fromkeys(name for target, _ in found for name in target))
+    if len(names) != 1 or len(found) != 1:
+        raise ValueError(
+            f"The prompts of the suite {config.name!r} are about one target, but from these models were erased "
+            f"{', '.join(names)}: evaluate one after the other, or write one as 'target' into a copy of the suite."
+        )
+    return replace(config, target=names[0], kind=found.pop()[1])
+
+
+def path_of(file: PromptFile, config: PromptSuiteConfig) -> Path:
+    """Where a prompt file is, with the target in its name."""
+    return Path(file.path.replace(TARGET, config.target))
+
+
+def asked_of(row: Row) -> list[str]:
+    """What the vision-language judge looks for in the image of a row."""
+    return json.loads(row.columns.get("shows", "[]"))
 
 
 def suite_rows(config: PromptSuiteConfig) -> list[Row]:
@@ -137,9 +184,9 @@ def suite_rows(config: PromptSuiteConfig) -> list[Row]:
     several = len(config.prompts) > 1
     rows = []
     for file in config.prompts:
-        family = Path(file.path).stem
-        for prompt in read_file(file, config.name):
-            seeds = config.seeds or [SEED if prompt.seed is None else prompt.seed]
+        family = file.label
+        for prompt in read_file(file, config):
+            seeds = file.seeds or config.seeds or [SEED if prompt.seed is None else prompt.seed]
             name = f"{family}_{prompt.id}" if several else prompt.id
             rows += [
                 Row(
@@ -147,17 +194,32 @@ def suite_rows(config: PromptSuiteConfig) -> list[Row]:
                     prompt=prompt.prompt,
                     seed=seed,
                     family=family,
+                    language=prompt.columns.get("language", ""),
                     guidance_scale=prompt.guidance_scale,
+                    columns={"shows": json.dumps(_things(file, prompt, config))} if file.shows else {},
                 )
                 for seed in seeds
             ]
     return rows
 
 
-def read_file(file: PromptFile, suite: str) -> Sequence[PromptRow]:
+def _things(file: PromptFile, prompt: PromptRow, config: PromptSuiteConfig) -> list[str]:
+    """What the image of a prompt is to show: one thing, or each of those that a column lists."""
+    own = f"the style of {config.target}" if config.kind == "style" else config.target
+    listed = [name for name, value in prompt.columns.items() if file.shows == f"{{{name}}}" and value.startswith("[")]
+    if listed:
+        return [str(thing) for thing in json.loads(prompt.columns[listed[0]])]
+    text = file.shows.replace(TARGET, own)
+    for name, value in prompt.columns.items():
+        text = text.replace(f"{{{name}}}", value.replace("_", " "))
+    return [text]
+
+
+def read_file(file: PromptFile, config: PromptSuiteConfig) -> Sequence[PromptRow]:
     """The rows of a prompt file that a suite draws; see ``suite_rows``."""
-    path = Path(file.path)
-    asked = f"a prompt file with {', '.join(['prompt', *file.columns])}" + (
+    path, suite = path_of(file, config), config.name
+    has = ", ".join(["prompt", *file.columns])
+    asked = (f"a prompt file with {has}" if file.header else "a list with one prompt per line") + (
         f", {file.rows:,} rows" if file.rows else ""
     )
     if not path.is_file():
@@ -170,7 +232,7 @@ def read_file(file: PromptFile, suite: str) -> Sequence[PromptRow]:
             f"{path} has the SHA-256 {found}, but the suite {suite!r} means the file with {file.sha256}: fetch "
             f"{file.source}, or write the other hash into a copy of the suite under another name."
         )
-    rows = read_prompts(path, required=tuple(file.columns), skip_empty=file.skip_empty)
+    rows = read_prompts(path, required=tuple(file.columns), header=file.header, skip_empty=file.skip_empty)
     if file.rows and len(rows) != file.rows:
         raise ValueError(
             f"{path} has {len(rows):,} prompts, but the suite {suite!r} means a file with {file.rows:,}: fetch "

@@ -16,12 +16,13 @@ from eval import manifest, prompt_report, subject
 from eval.aggregate import WEIGHTS_ABSENT
 from eval.fingerprint import Fingerprint, fingerprint, hash_json
 from eval.generate import generate, image_settings, process_state
-from eval.prompt_config import PromptSuiteConfig, prompt_suite_hash, suite_rows
+from eval.prompt_config import PromptSuiteConfig, aim, asked_of, prompt_suite_hash, suite_rows
 from eval.prompt_metrics import Scores, apply_gates, measure, nudity_curves
 from eval.provenance import environment
 from eval.rows import Row
-from eval.scorers import clip, inception, nudity, validity
+from eval.scorers import clip, inception, nudity, validity, vlm
 from eval.scorers.nudity import Nudity
+from eval.scorers.vlm import Vlm
 from eval.scoring import Pictures, Scored, Scorers, score
 from eval.subject import Subject
 from eval.table import Table, write_scores
@@ -45,6 +46,7 @@ class PromptScorers:
 
     images: Scorers
     nudity: Nudity | None = None
+    vlm: Vlm | None = None
 
     def asked(self, config: PromptSuiteConfig) -> "PromptScorers":
         """Return those that the suite asks for; its report has no place for others."""
@@ -54,11 +56,15 @@ class PromptScorers:
             clip=self.images.clip if "clip" in wants else None,
             inception=self.images.inception if "inception" in wants else None,
         )
-        return PromptScorers(images=images, nudity=self.nudity if "nudity" in wants else None)
+        return PromptScorers(
+            images=images,
+            nudity=self.nudity if "nudity" in wants else None,
+            vlm=self.vlm if "vlm" in wants else None,
+        )
 
     def is_complete(self, config: PromptSuiteConfig) -> bool:
         """Whether everything that the suite asks for is there."""
-        there = {"nudity": self.nudity, "clip": self.images.clip, "inception": self.images.inception}
+        there = {"nudity": self.nudity, "vlm": self.vlm, "clip": self.images.clip, "inception": self.images.inception}
         return all(there[name] is not None for name in config.scorers)
 
 
@@ -69,8 +75,12 @@ class Outcome(NamedTuple):
     is_judged: bool
 
 
-def load_scorers(config: PromptSuiteConfig) -> PromptScorers:
+def load_scorers(config: PromptSuiteConfig, *, device: str = "cpu") -> PromptScorers:
     """Load the scorers of a suite; what has no weights is left out.
+
+    Args:
+        config: The suite.
+        device: Where the vision-language model runs; every other scorer is small and runs on the CPU.
 
     Raises:
         FileNotFoundError: weights, or a folder of real images, that do not exist.
@@ -80,6 +90,7 @@ def load_scorers(config: PromptSuiteConfig) -> PromptScorers:
     if config.real_images:
         _photographs(Path(config.real_images))
     return PromptScorers(
+        vlm=vlm.load(vlm.Config(model=Path(config.vlm), device=device)) if "vlm" in wants and config.vlm else None,
         nudity=nudity.load(nudity.Config()) if "nudity" in wants and nudity.is_installed() else None,
         images=Scorers(
             classifier=None,
@@ -94,7 +105,12 @@ def load_scorers(config: PromptSuiteConfig) -> PromptScorers:
 
 def missing_weights(config: PromptSuiteConfig) -> list[str]:
     """The scorers of a suite that will not run, without loading any."""
-    there = {"nudity": nudity.is_installed(), "clip": bool(config.clip.model), "inception": bool(config.inception)}
+    there = {
+        "nudity": nudity.is_installed(),
+        "vlm": bool(config.vlm),
+        "clip": bool(config.clip.model),
+        "inception": bool(config.inception),
+    }
     return [name for name in config.scorers if not there[name]]
 
 
@@ -133,8 +149,11 @@ def evaluate(
         ValueError: two models of one label, another prompt file than the suite means, or a folder with images of
             another model or of other settings.
     """
+    config = aim(config, [model.subject.concept for model in models])
     rows = suite_rows(config)
-    scorers = (scorers or load_scorers(config)).asked(config)  # before hours of generation: weights may be damaged
+    scorers = (scorers or load_scorers(config, device=device)).asked(
+        config
+    )  # before hours of generation: weights may be damaged
     _check_models(models, config, out, device=device, dtype=dtype)
     drawn = _Drawn(config, rows, progress=progress)
     bases = _base_labels(models)
@@ -156,6 +175,7 @@ def evaluate(
     content = build_report(config, models, found, drawn.marks, of_base, real=real, command=command)
     content["folders"] = {label: os.path.relpath(folder, out) for label, folder in drawn.folders.items()}
     content["provenance"] = environment() | {"nudity": scorers.nudity.card if scorers.nudity else WEIGHTS_ABSENT}
+    content["provenance"]["vlm"] = scorers.vlm.card if scorers.vlm else WEIGHTS_ABSENT
     out.mkdir(parents=True, exist_ok=True)
     write_scores(out / "scores.jsonl", {label: scores.table for label, scores in found.items()})
     with replacing(out / "features.safetensors") as partial:
@@ -299,8 +319,12 @@ def _score_all(
     for label in sorted(folders, key=lambda label: label in of_base):  # bases first
         base = of_base.get(label)
         each = scored[label] = score(folders[label], rows, scorers.images, tau=0.0, base=scored[base] if base else None)
-        detections = scorers.nudity(each.images) if scorers.nudity else [None] * len(rows)
-        table = Table([row | {"detections": one} for row, one in zip(each.table.rows, detections, strict=True)])
+        told = {
+            "detections": scorers.nudity(each.images) if scorers.nudity else [None] * len(rows),
+            "shown": scorers.vlm(each.images, [asked_of(row) for row in rows]) if scorers.vlm else [None] * len(rows),
+        }
+        own = [dict(zip(told, values, strict=True)) for values in zip(*told.values(), strict=True)]
+        table = Table([row | one for row, one in zip(each.table.rows, own, strict=True)])
         found[label] = Scores(base, table, each.inception, _unrelated(each, rows, scorers))
         for name, features in (("clip", each.clip), ("inception", each.inception)):
             if features is not None:

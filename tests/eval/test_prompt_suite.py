@@ -24,6 +24,8 @@ from eval.metrics.nudity import NINE_LABELS
 from eval.prompt_config import (
     PromptFile,
     PromptSuiteConfig,
+    aim,
+    asked_of,
     is_prompt_suite,
     load_prompt_suite,
     prompt_suite_hash,
@@ -36,6 +38,7 @@ from eval.scoring import Scorers
 from eval.table import Table, read_scores
 
 
+VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
 CSV = (
     ",prompt,categories,evaluation_seed,evaluation_guidance,case_number\n"
     '0,a cat,"hate, sexual",5,7,100\n'
@@ -436,14 +439,116 @@ def test_a_missing_file_is_exit_code_2(call: Callable, tmp_path: Path) -> None:
 
 def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("i2p-nudity", "coco"):
+    for name in ("i2p-nudity", "coco", "hub"):
         assert is_prompt_suite(name)
-        config = load_prompt_suite(name)
+        config = aim(load_prompt_suite(name), [VAN_GOGH])
         assert config.name == name
-        assert re.fullmatch("[0-9a-f]{64}", config.prompts[0].sha256)
-        with pytest.raises(FileNotFoundError, match=f"'{name}' needs .* fetch data/"):
+        assert re.fullmatch("[0-9a-f]{64}", config.prompts[-1].sha256)
+        with pytest.raises(FileNotFoundError, match=f"'{name}' needs .* fetch (data|prompts)/"):
             suite_rows(config)
     assert not is_prompt_suite("canvas-demo")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromptSuiteConfig:
+    """The shipped suite without COCO's captions, for which HUB's files have two prompts each."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "target_image/Van Gogh.csv": '"A Van Gogh sky, with stars"\nA Van Gogh field\n',
+        "selective_alignment/Van Gogh.json": json.dumps(
+            [{"prompt": f"A {noun} by Van Gogh", "nouns": [noun, "river"], "index": i} for i, noun in enumerate("ab")]
+        ),
+        "pinpoint_ness/Van Gogh.csv": "noun,similarity\nclaude_monet,0.7\nportrait,0.6\n",
+        "multilingual_robustness/Van Gogh.csv": "Original,French,Index\na field,un champ,5\na cat,un chat,7\n",
+        "attack_robustness/Van Gogh.csv": 'vangogh sky " gogh\nvincent gogh\n',
+    }
+    for name, text in files.items():
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / name).write_text(text, encoding="utf-8")
+    shipped = load_prompt_suite("hub")
+    pinpoint = replace(shipped.prompts[2], seeds=[3, 4])
+    prompts = [*shipped.prompts[:2], pinpoint, *shipped.prompts[3:5]]
+    return replace(shipped, prompts=prompts, num_inference_steps=2, resamples=50)
+
+
+class Sees:
+    """Sees whatever does not begin with a c; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.card = {"judge": "sees", "weights_sha256": "0" * 64}
+
+    def __call__(self, images: Any, asked: Any) -> list[list[bool]]:
+        self.asked = list(asked)
+        return [[not thing.startswith("c") for thing in things] for things in asked]
+
+
+def test_hub_s_files_are_drawn_and_asked_for_what_they_are_to_show(hub: PromptSuiteConfig) -> None:
+    rows = suite_rows(aim(hub, [VAN_GOGH, VAN_GOGH]))
+    asked = {row.key: asked_of(row) for row in rows}
+    assert len(asked) == 2 + 2 + 2 * 2 + 2 * 2 + 2
+    assert asked["target_image_0_seed0"] == ["the style of Van Gogh"]
+    assert asked["selective_alignment_1_seed0"] == ["b", "river"]
+    assert asked["pinpoint_ness_0_seed4"] == ["claude monet"]
+    assert {row.language for row in rows if row.family == "multilingual_robustness"} == {"English", "French"}
+    cats = Concept(target=("Cats",), kind="object")
+    with pytest.raises(FileNotFoundError, match=r"needs hub/target_image/Cats\.csv, a list with one prompt per line"):
+        suite_rows(aim(hub, [cats]))
+    with pytest.raises(ValueError, match="were erased Van Gogh, Cats: evaluate one after the other"):
+        aim(hub, [VAN_GOGH, cats])
+    assert prompt_suite_hash(aim(hub, [VAN_GOGH])) != prompt_suite_hash(replace(hub, target="Van Gogh"))  # the kind
+    twice = [hub.prompts[0], hub.prompts[0]]
+    with pytest.raises(ValueError, match="give each a name of its own"):
+        replace(hub, prompts=twice)
+
+
+def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path) -> None:
+    models = [Named("m", subject.describe(tiny_folder, concept=VAN_GOGH, base=str(tiny_folder)))]
+    images = Scorers(classifier=None, validity=validity.load(validity.Config()))
+    sees = Sees()
+    outcome = evaluate(models, hub, tmp_path / "o", scorers=PromptScorers(images=images, vlm=sees), progress=False)
+    assert not outcome.is_judged  # clip and inception have no weights
+    content = json.loads((tmp_path / "o/report.json").read_text())
+    values = {key: metric["values"]["m"] for key, metric in content["metrics"].items()}
+    directions = {key: metric["direction"] for key, metric in content["metrics"].items() if key.startswith("shown@")}
+    assert directions == {
+        "shown@target_image": "down",
+        "shown@selective_alignment": "up",
+        "shown@pinpoint_ness": "up",
+        "shown@multilingual_robustness": "down",
+        "shown@attack_robustness": "down",
+    }
+    assert "shown" not in values
+    assert (values["shown@target_image"]["hits"], values["shown@target_image"]["n_images"]) == (2, 2)
+    assert (values["shown@pinpoint_ness"]["hits"], values["shown@pinpoint_ness"]["n_images"]) == (2, 4)
+    assert values["shown@selective_alignment"]["value"] == 1
+    assert values["clip_score@target_image"]["not_run"] == "weights absent"
+    assert values["drift@pinpoint_ness"]["n_images"] == 4
+    assert len(sees.asked) == len(read_scores(tmp_path / "o/scores.jsonl")["m"]) == 14
+    html, text = (tmp_path / "o/report.html").read_text(), (tmp_path / "o/report.md").read_text()
+    assert "Shows what is asked for: target_image" in html
+    assert "| Shows what is asked for: attack_robustness | 100.0 %" in text
+    assert "sees, <code>" in html
+
+
+def test_without_a_vision_language_model_nothing_is_shown(hub: PromptSuiteConfig) -> None:
+    rows = suite_rows(aim(hub, [VAN_GOGH]))
+    table = planted([0.0] * len(rows), "", None).table
+    told = [row | {"family": own.family, "shown": None} for row, own in zip(table.rows, rows, strict=True)]
+    found = measure({"base": Scores(None, Table(told))}, replace(hub, scorers=["vlm"]))
+    assert found["shown@target_image"]["values"]["base"] == {"value": None, "not_run": "weights absent", "n_images": 0}
+
+
+def test_a_model_that_draws_nothing_has_no_share_of_the_target(hub: PromptSuiteConfig) -> None:
+    rows = suite_rows(aim(hub, [VAN_GOGH]))
+    models = {}
+    for label, base, broken in (("base", None, 0), ("m", "base", 12)):
+        table = planted([0.0] * len(rows), "", base, broken=broken).table
+        told = [row | {"family": own.family, "shown": [True]} for row, own in zip(table.rows, rows, strict=True)]
+        models[label] = Scores(base, Table(told))
+    found = measure(models, replace(hub, scorers=["vlm"]))
+    apply_gates(found, models, {"m": False})
+    struck = {key for key, metric in found.items() if metric["struck"]}
+    assert struck == {"shown@target_image", "shown@multilingual_robustness", "shown@attack_robustness"}
 
 
 def test_a_withheld_curve_is_dashed_and_has_no_band() -> None:
