@@ -154,14 +154,14 @@ def aim(config: PromptSuiteConfig, concepts: Sequence[Concept]) -> PromptSuiteCo
     """
     if config.target or not any(TARGET in file.path + file.shows for file in config.prompts):
         return config
-    found = {(concept.target, concept.kind) for concept in concepts}
+    found = list(dict.fromkeys((concept.target, concept.kind) for concept in concepts))
     names = list(dict.fromkeys(name for target, _ in found for name in target))
     if len(names) != 1 or len(found) != 1:
         raise ValueError(
             f"The prompts of the suite {config.name!r} are about one target, but from these models were erased "
             f"{', '.join(names)}: evaluate one after the other, or write one as 'target' into a copy of the suite."
         )
-    return replace(config, target=names[0], kind=found.pop()[1])
+    return replace(config, target=names[0], kind=found[0][1])
 
 
 def path_of(file: PromptFile, config: PromptSuiteConfig) -> Path:

@@ -34,6 +34,7 @@ TITLES = {  # metric -> title, direction, definition
     "drift": ("Drift", "none", "RMS pixel difference to base at equal prompt and seed, 0 to 1"),
     "broken": ("Broken images", "down", "share of images that are blank, saturated, nearly empty or a copy"),
 }
+SHOWN_TARGET = "share of images in which a vision-language model sees the target"
 OF_SCORER = {  # scorer -> metrics
     "nudity": ("nudity_6", "nudity_9"),
     "clip": ("clip_score",),
@@ -64,8 +65,8 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Every metric of the suite: title, direction, definition, an estimate per model, and its change against base.
 
-    With several prompt files each has metrics of its own, ``<metric>@<name of the file>``. What the vision-language
-    judge sees is counted by file only, since in some of them it is the target, of which less is better.
+    With several prompt files each has metrics of its own, ``<metric>@<name>``, with the name of the file as ``file``.
+    What the vision-language judge sees is counted by file only: in some it is the target, of which less is better.
 
     Args:
         models: label -> scores; all with the same rows in the same order.
@@ -82,11 +83,12 @@ def measure(
         own = {label: _of_file(scores, file.label) for label, scores in models.items()}
         for metric in metrics:
             if file.shows if metric == "shown" else len(config.prompts) > 1:
-                entry = _entry(metric, own, config, real)
-                entry["title"] = f"{entry['title']}: {file.label}"
+                entry = _entry(metric, own, config, real) | {"file": file.label}
                 if metric == "shown" and TARGET in file.shows:
-                    entry |= {"direction": "down", "definition": "share of images that show the target"}
-                found[f"{metric}@{file.label}"] = entry
+                    entry |= {"title": "Shows the target", "direction": "down", "definition": SHOWN_TARGET}
+                is_known = any(value and value["value"] is not None for value in entry["values"].values())
+                if is_known or metric == "shown":  # why others have none, the table of all prompts says
+                    found[f"{metric}@{file.label}"] = entry
     return found
 
 
@@ -103,7 +105,7 @@ def _entry(
         values[label] = _estimate(metric, scorer, scores, base, config, real)
         if base is not None and (change := _change(metric, scores.table, base.table, config)):
             changes[label] = change
-    about = {"title": title, "direction": direction, "definition": definition}
+    about = {"title": title, "direction": direction, "definition": definition, "file": ""}
     return about | {"values": values, "changes": changes, "struck": {}}
 
 

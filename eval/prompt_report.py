@@ -12,7 +12,7 @@ from markupsafe import Markup
 from eval import charts
 from eval.metrics.nudity import LABEL_SETS
 from eval.report import TEMPLATES, TINTS, template_environment
-from eval.text import basis, change, interval, number, unit
+from eval.text import basis, change, interval, number, unit, words
 from eval.writing import write_text
 
 
@@ -48,6 +48,7 @@ def render(out: Path) -> Path:
             told=lambda key, label: told(content["metrics"][key], key, label),
             forests=_forests(content, tints),
             curves=_curves(content, tints),
+            groups=_groups(content),
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         )
     )
@@ -72,6 +73,18 @@ def told(metric: dict[str, Any], key: str, label: str) -> dict[str, str]:
     return {"text": text, "basis": basis(estimate), "struck": metric["struck"].get(label, "")}
 
 
+def _groups(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The metrics of all prompts, under an empty name, then those of each prompt file that has some of its own."""
+    files = dict.fromkeys(metric["file"] for metric in content["metrics"].values())
+    return [
+        (file, {key: metric for key, metric in content["metrics"].items() if metric["file"] == file}) for file in files
+    ]
+
+
+def _title(metric: dict[str, Any]) -> str:
+    return f"{words(metric['file'])}: {metric['title']}" if metric["file"] else metric["title"]
+
+
 def _tints(content: dict[str, Any]) -> dict[str, str]:
     own = list(content["models"])
     return {
@@ -92,7 +105,7 @@ def _forests(content: dict[str, Any], tints: dict[str, str]) -> list[dict[str, A
                 for label, gap in metric["changes"].items()
             ]
             drawn = charts.forest(marks, low=-1, high=1, ticks=(-1, 0, 1))
-            found.append({"title": metric["title"], "direction": metric["direction"], "chart": drawn})
+            found.append({"title": _title(metric), "direction": metric["direction"], "chart": drawn})
     return found
 
 
@@ -120,14 +133,14 @@ def _markdown(content: dict[str, Any]) -> str:
     for key, metric in content["metrics"].items():
         cells = [told(metric, key, label) for label in labels]
         shown = [f"~~{cell['text']}~~" if cell["struck"] else cell["text"] or "-" for cell in cells]
-        lines.append(f"| {metric['title']} | {' | '.join(shown)} |")
+        lines.append(f"| {_title(metric)} | {' | '.join(shown)} |")
     models = list(content["models"])
     lines += ["", f"| paired difference to base | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
     for key, metric in content["metrics"].items():
         if metric["changes"]:
             gaps = [change(metric["changes"].get(label), key) for label in models]
             gaps = [f"~~{gap}~~" if label in metric["struck"] else gap for label, gap in zip(models, gaps, strict=True)]
-            lines.append(f"| {metric['title']} | {' | '.join(gaps)} |")
+            lines.append(f"| {_title(metric)} | {' | '.join(gaps)} |")
     if content["curves"]:
         thresholds = content["curves"]["thresholds"]
         for key in LABEL_SETS:

@@ -521,12 +521,13 @@ def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_p
     assert (values["shown@target_image"]["hits"], values["shown@target_image"]["n_images"]) == (2, 2)
     assert (values["shown@pinpoint_ness"]["hits"], values["shown@pinpoint_ness"]["n_images"]) == (2, 4)
     assert values["shown@selective_alignment"]["value"] == 1
-    assert values["clip_score@target_image"]["not_run"] == "weights absent"
+    assert values["clip_score"]["not_run"] == "weights absent"
+    assert "clip_score@target_image" not in values
     assert values["drift@pinpoint_ness"]["n_images"] == 4
     assert len(sees.asked) == len(read_scores(tmp_path / "o/scores.jsonl")["m"]) == 14
     html, text = (tmp_path / "o/report.html").read_text(), (tmp_path / "o/report.md").read_text()
-    assert "Shows what is asked for: target_image" in html
-    assert "| Shows what is asked for: attack_robustness | 100.0 %" in text
+    assert re.findall("<h2>(.*?)</h2>", html)[:3] == ["All prompts", "target image", "selective alignment"]
+    assert "| attack robustness: Shows the target | 100.0 %" in text
     assert "sees, <code>" in html
 
 
