@@ -6,7 +6,8 @@ made, ``erase.pipelines.unguide`` blends w * base + (1 - w) * adapter with a w t
 
 Differs from the authors' code: states are evaluated at their own noise level, the decision is made during generation
 instead of in 10 to 30 generations before it, by the disagreement about the prompt over the root of that about the empty
-prompt, and benign samples are left to the base. ``mode="upstream"`` gives w, the disagreement about the prompt alone,
+prompt, and benign samples are left to the base; with ``retain_weight`` the student also keeps the base's predictions
+for benign prompts, which the paper does not do. ``mode="upstream"`` gives w, the disagreement about the prompt alone,
 and the empty prompt as the threshold, as theirs.
 """
 
