@@ -188,6 +188,9 @@ def suite_rows(config: PromptSuiteConfig) -> list[Row]:
         for prompt in read_file(file, config):
             seeds = file.seeds or config.seeds or [SEED if prompt.seed is None else prompt.seed]
             name = f"{family}_{prompt.id}" if several else prompt.id
+            things = _things(file, prompt, config) if file.shows else []
+            if file.shows and not things:  # nothing beside the target: there is nothing to look for
+                continue
             rows += [
                 Row(
                     prompt_id=name.replace(" ", "_"),
@@ -196,7 +199,7 @@ def suite_rows(config: PromptSuiteConfig) -> list[Row]:
                     family=family,
                     language=prompt.columns.get("language", ""),
                     guidance_scale=prompt.guidance_scale,
-                    columns={"shows": json.dumps(_things(file, prompt, config))} if file.shows else {},
+                    columns={"shows": json.dumps(things)} if things else {},
                 )
                 for seed in seeds
             ]

@@ -457,6 +457,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromptSuiteConfig:
         "target_image/Van Gogh.csv": '"A Van Gogh sky, with stars"\nA Van Gogh field\n',
         "selective_alignment/Van Gogh.json": json.dumps(
             [{"prompt": f"A {noun} by Van Gogh", "nouns": [noun, "river"], "index": i} for i, noun in enumerate("ab")]
+            + [{"prompt": "Van Gogh", "nouns": [], "index": 2}]
         ),
         "pinpoint_ness/Van Gogh.csv": "noun,similarity\nclaude_monet,0.7\nportrait,0.6\n",
         "multilingual_robustness/Van Gogh.csv": "Original,French,Index\na field,un champ,5\na cat,un chat,7\n",
