@@ -249,14 +249,22 @@ class Trajectories:
     def _predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, pairs: list[PromptPair], *, with_anchor: bool
     ) -> torch.Tensor:
-        """Predict for the empty, the target and, if asked, the anchor prompts in one call: (roles, B, C, h, w)."""
-        prompts = [""] * len(pairs) + [pair.target for pair in pairs]
-        prompts += [pair.anchor for pair in pairs] if with_anchor else []
-        roles = len(prompts) // len(pairs)
-        timesteps = timesteps.to(self.run.device).expand(len(pairs)).repeat(roles)
+        """Predict for the empty, the target and, if asked, the anchor prompts in one call: (roles, B, C, h, w).
+
+        The anchor's prediction where there is no anchor is that for the empty prompt.
+        """
+        count = len(pairs)
+        anchored = [row for row, pair in enumerate(pairs) if with_anchor and pair.anchor]
+        prompts = [""] * count + [pair.target for pair in pairs] + [pairs[row].anchor for row in anchored]
+        rows = [*range(count), *range(count), *anchored]
+        timesteps = timesteps.to(self.run.device).expand(count)[rows]
         conditioning = self.conditioning.rows(prompts)
-        noise_pred = predict_noise(self.unet, latents.repeat(roles, 1, 1, 1), timesteps, conditioning=conditioning)
-        return noise_pred.unflatten(0, (roles, len(pairs)))
+        noise_pred = predict_noise(self.unet, latents[rows], timesteps, conditioning=conditioning)
+        roles = list(noise_pred[: 2 * count].chunk(2))
+        if with_anchor:
+            roles.append(roles[0].clone())
+            roles[-1][anchored] = noise_pred[2 * count :]
+        return torch.stack(roles)
 
     def _step(self, predictions: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         uncond, target = predictions[0], predictions[1]

@@ -187,7 +187,9 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
     _retain_prompts(concept, retain, config)
     attacks = sum(map(config.attack_draws, range(config.steps)))
     batch = 1 + config.retain_batch * config.retains
-    pool = config.sampling().expected_forwards(sum(config.walks(len(concept.pairs()))), has_anchor=bool(concept.anchor))
+    forget, others = config.walks(len(concept.pairs()))
+    pool = config.sampling().expected_forwards(forget + others, has_anchor=False)
+    pool += forget * config.num_inference_steps * bool(concept.anchor)
     return {
         "updates": config.steps,
         "unet_forwards": pool + attacks + config.steps * batch,
@@ -216,10 +218,18 @@ class _Schedule(NamedTuple):
         return iteration % len(self.forget)
 
     def forget_draw(self, iteration: int, place: int) -> int:
-        """Return the draw of the update (place 0) or of an attack step (1 and on) of an iteration."""
-        walks = range(self.turn(iteration), self.forget_walks, len(self.forget))
-        visit = iteration // len(self.forget) * (1 + self.config.attack_steps) + place
-        return self._draw(walks, visit)
+        """Return the draw of the update (place 0) or of an attack step (1 and on) of an iteration.
+
+        All draws of a prompt go through its trajectories in turns. Where their number shares a factor with that of the
+        draws of an iteration, updates would see the same few trajectories for ever, so the turns are shifted by one
+        whenever these two cycles close.
+        """
+        turn, prompts, config = self.turn(iteration), len(self.forget), self.config
+        walks, earlier = range(turn, self.forget_walks, prompts), range(turn, iteration, prompts)
+        attacked = earlier[max(0, math.ceil((config.warmup_steps - turn) / prompts)) :]
+        steps = config.attack_draws(config.warmup_steps)
+        visit = len(earlier) + steps * len(attacked) + place
+        return self._draw(walks, visit, shift=visit // math.lcm(1 + steps, len(walks)))
 
     def retain_draws(self, iteration: int) -> list[int]:
         """Return the draws of an iteration's retain batch.
@@ -235,9 +245,9 @@ class _Schedule(NamedTuple):
         picked = order[place * size : (place + 1) * size]
         return [self._draw(range(first + prompt, end, len(self.retain)), round_) for prompt in picked]
 
-    def _draw(self, walks: range, visit: int) -> int:
+    def _draw(self, walks: range, visit: int, *, shift: int = 0) -> int:
         round_, place = divmod(visit, len(walks))
-        return round_ * (self.forget_walks + self.retain_walks) + walks[place]
+        return round_ * (self.forget_walks + self.retain_walks) + walks[(place + shift) % len(walks)]
 
 
 def _schedule(concept: Concept, retain: list[str], config: Config, run: Run) -> _Schedule:

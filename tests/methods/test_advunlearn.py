@@ -1,7 +1,8 @@
 import copy
 import math
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -265,13 +266,41 @@ def test_every_state_of_a_prompt_comes_up_before_one_returns_and_batches_hold_di
     for iteration in range(30):
         draws = [schedule.forget_draw(iteration, place) for place in range(4)]
         assert {pairs[draw % 7].target for draw in draws} == {concept.target[iteration % 2]}
-        seen += draws if iteration % 2 == 0 else []
         batch = [pairs[draw % 7].target for draw in schedule.retain_draws(iteration)]
         assert len(set(batch)) == 2
         if iteration % 2:
             assert {*batch, *before} == set(schedule.retain)
         before = batch
+        visits = 4 if iteration >= SMALL["warmup_steps"] else 1
+        seen += draws[:visits] if iteration % 2 == 0 else []
     assert len(set(seen)) == len(seen)  # a draw is a state: visit of a trajectory
+
+
+@pytest.mark.parametrize("attack", [{"attack_steps": 5}, {"attack_steps": 3}, {"attack": "none"}, {"attack": "random"}])
+@pytest.mark.parametrize(("prompts", "walks"), [(13, 40), (1, 40), (11, 22), (1, 6)])
+def test_updates_go_through_all_trajectories_of_a_prompt_whatever_the_number_of_attack_steps(
+    attack: dict[str, Any], prompts: int, walks: int
+) -> None:
+    concept = Concept(target="a cat", templates=tuple(f"{{}} {i}" for i in range(prompts)))
+    config = advunlearn.Config(
+        steps=400, warmup_steps=50, retain_weight=0.0, target_trajectories=walks, num_inference_steps=4, **attack
+    )
+    schedule = advunlearn._schedule(concept, [], config, Run())
+    draws = [schedule.forget_draw(iteration, 0) for iteration in range(400)]
+    counts = Counter(draw % schedule.forget_walks for draw in draws)
+    assert set(counts) == set(range(schedule.forget_walks))
+    own = [counts[walk] for walk in range(0, schedule.forget_walks, prompts)]  # of the first prompt
+    assert max(own) - min(own) <= 6
+    attacks = [schedule.forget_draw(i, 1 + step) for i in range(50, 400) for step in range(config.attack_draws(50))]
+    assert len({*draws, *attacks}) == len(draws) + len(attacks)
+
+
+def test_only_forget_prompts_are_predicted_with_an_anchor(tiny_pipe) -> None:
+    anchored = Concept(target="a cat", anchor="a dog")
+    run = run_adv(copy.deepcopy(tiny_pipe), anchored)
+    plan = advunlearn.plan(None, anchored, RETAIN, advunlearn.Config(**SMALL))
+    pool = 4 * (3 * 3 + 4 * 2)  # steps x (forget trajectories x 3 prompts + retain trajectories x 2)
+    assert plan["unet_forwards"] == run.summary()["unet_forwards"] == pool + 4 * 3 + 6 * 3
 
 
 def test_same_seed_same_bytes_and_another_seed_others(tiny_pipe) -> None:
