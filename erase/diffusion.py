@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline,
 
 
 FAMILIES = ("sd1", "sd2", "sdxl")
-VARIANTS = ("x", "strict", "u")
+VARIANTS = ("x", "strict", "u", "attention")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 _FP16_LOSS_SCALE = 4096.0
 _ENCODER_LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")  # CLIPTextModel has a text_model. prefix or none
@@ -236,9 +236,9 @@ def start_token_detached(unet: torch.nn.Module) -> Iterator[None]:
 def select_parameters(pipe: DiffusionPipeline, variant: str) -> dict[str, torch.nn.Parameter]:
     """Return the UNet's parameters of a variant by name: those of the Linear and Conv2d modules that it trains.
 
-    ``x`` is all of the cross-attention (q, k, v, out); ``strict`` its keys and values; ``u`` everything but the
-    cross-attention, the time embedding and the output layer, and in SDXL only what is inside the blocks and no
-    embedding of any kind, as the authors do.
+    ``x`` is all of the cross-attention (q, k, v, out); ``strict`` its keys and values; ``attention`` all of cross- and
+    self-attention; ``u`` everything but the cross-attention, the time embedding and the output layer, and in SDXL only
+    what is inside the blocks and no embedding of any kind, as ESD's authors do.
     """
     if variant not in VARIANTS:
         raise ValueError(f"The variant {variant!r} is unknown: choose one of {', '.join(VARIANTS)}.")
@@ -301,6 +301,8 @@ def _is_trained(path: str, variant: str, is_sdxl: bool) -> bool:
         return path.endswith((".attn2.to_k", ".attn2.to_v"))
     if variant == "x":
         return ".attn2." in path
+    if variant == "attention":
+        return ".attn1." in path or ".attn2." in path
     if ".attn2." in path or path.startswith(("time_embedding.", "conv_out")):
         return False
     return not is_sdxl or (path.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and "emb" not in path)

@@ -31,6 +31,7 @@ class Drawing:
     retain_images: int  # of the retain prompts, where there are any
     num_inference_steps: int
     guidance_scale: float
+    negative_prompt: str = ""  # what the images of the anchor prompts are guided away from
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -153,7 +154,8 @@ class TrainingImages:
     def _draw(self, name: str, group: range) -> torch.Tensor:
         """Return the latents of these images, denoised together."""
         prompts = [self._pairs[name][i % len(self._pairs[name])].anchor for i in group]
-        rows = self.conditioning.rows([""] * len(prompts) + prompts)
+        negative = self.drawing.negative_prompt if name == "anchor" else ""
+        rows = self.conditioning.rows([negative] * len(prompts) + prompts)
         noise = [torch.randn(self.latent_shape, generator=self.run.generator(f"image.{name}", i)) for i in group]
         latents = torch.stack(noise).to(self.run.device) * self.sampler.init_noise_sigma
         with self.delta.base():

@@ -134,13 +134,15 @@ def test_variants_select_the_modules_of_the_paper(tiny_pipe, tiny_pipe_xl) -> No
     others = {name for name, _ in tiny_pipe.unet.named_parameters()} - x.keys() - u.keys()
     assert all("norm" in name or name.startswith(("time_embedding.", "conv_out.")) for name in others)
     assert {"conv_in.weight", "down_blocks.0.resnets.0.time_emb_proj.weight"} < u.keys()
+    attention = diffusion.select_parameters(tiny_pipe, "attention")
+    assert attention.keys() == {name for name, _ in tiny_pipe.unet.named_parameters() if ".attn" in name}
     u_xl = diffusion.select_parameters(tiny_pipe_xl, "u")
     assert all(name.startswith(("down_blocks.", "mid_block.", "up_blocks.")) for name in u_xl)
     assert not any("emb" in name or "attn2" in name for name in u_xl)
 
 
 def test_selecting_nothing_is_an_error(tiny_pipe) -> None:
-    with pytest.raises(ValueError, match="'xattn' is unknown: choose one of x, strict, u"):
+    with pytest.raises(ValueError, match="'xattn' is unknown: choose one of x, strict, u, attention"):
         diffusion.select_parameters(tiny_pipe, "xattn")
     parts = {**tiny_pipe.components, "unet": _unet_without_attention()}
     pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)

@@ -1,14 +1,15 @@
 """Concept Ablation: the target's prediction learns to be the anchor's (https://arxiv.org/abs/2303.13516, eq. 5).
 
 At noised images of the anchor the student's prediction for the target prompt learns the base's for the anchor prompt,
-by the mean squared error. Trained are the keys and values of the cross-attention. Same data and same budget as DoCo
-without its discriminator, whose honest baseline this is. With ``compat="upstream"`` two things follow the authors'
-code: the anchor's prediction comes from the student of the moment instead of the base, and the start token gets no
-gradient.
+by the mean squared error. Trained are the keys and values of the cross-attention, or for explicit content all of the
+attention. Same data as DoCo without its discriminator, whose honest baseline this is. With ``compat="upstream"`` two
+things follow the authors' code: the anchor's prediction comes from the student of the moment instead of the base, and
+the start token gets no gradient.
 """
 
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAPER = "Ablating Concepts in Text-to-Image Diffusion Models, arXiv 2303.13516"
 COMPAT = ("none", "upstream")
+VARIANTS = ("strict", "attention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,17 @@ class Config:
     """The values of the paper's model-based variant for styles and objects; lr is 2e-6 times the batch size.
 
     Attributes:
+        variant: ``strict`` trains keys and values of the cross-attention, ``attention`` all of both attentions, as the
+            authors do for nudity.
+        avoid_target: Draw the anchor's images with the targets as negative prompt, as the authors do for nudity.
         retain_weight: Weight of the diffusion loss on the retain data; 0 is no retain term.
         images: Images of the anchor prompts.
         retain_images: Images of the retain prompts; without any the retain data are the anchor's images and prompts.
         compat: ``none`` or ``upstream``.
     """
 
+    variant: str = "strict"
+    avoid_target: bool = False
     steps: int = 100
     lr: float = 1.6e-5  # of AdamW
     weight_decay: float = 1e-2
@@ -56,8 +63,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, before a model is loaded."""
-        if self.compat not in COMPAT:
-            raise ValueError(f"The compat {self.compat!r} is unknown: choose one of {', '.join(COMPAT)}.")
+        for name, choices in {"variant": VARIANTS, "compat": COMPAT}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"The {name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
@@ -68,13 +76,14 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}, but 0 or more is needed: choose 0.")
         self.drawing()
 
-    def drawing(self) -> Drawing:
+    def drawing(self, targets: Sequence[str] = ()) -> Drawing:
         """Return the part that says how the images are drawn."""
         return Drawing(
             images=self.images,
             retain_images=self.retain_images,
             num_inference_steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
+            negative_prompt=", ".join(targets) if self.avoid_target else "",
         )
 
 
@@ -92,11 +101,11 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
-    parameters = select_parameters(pipe, "strict")
+    parameters, drawing = select_parameters(pipe, config.variant), config.drawing(concept.target)
     logger.info("Concept Ablation trains %d tensors", len(parameters))
     quirks = start_token_detached(pipe.unet) if config.compat == "upstream" else nullcontext()
     with run.measure(pipe.unet), only_trainable(pipe, parameters), quirks:
-        prompts = ["", *(text for pair in pairs for text in pair), *retain]
+        prompts = ["", drawing.negative_prompt, *(text for pair in pairs for text in pair), *retain]
         conditioning = encode_prompts(pipe, prompts, device=run.device)
         settings = run.settings("concept_ablation", pipe, concept, config, conditioning=conditioning)
         with Delta(parameters) as delta:
@@ -104,7 +113,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
                 pipe,
                 pairs,
                 retain,
-                config.drawing(),
+                drawing,
                 batch_size=config.batch_size,
                 conditioning=conditioning,
                 delta=delta,

@@ -133,6 +133,33 @@ def test_images_are_those_of_the_pipeline_itself(tiny_pipe) -> None:
     )
 
 
+def test_images_of_the_anchor_can_avoid_the_target_and_all_of_the_attention_can_be_trained(tiny_pipe) -> None:
+    drawing = concept_ablation.Config(**SMALL, avoid_target=True).drawing(("a cat", "a cow"))
+    assert drawing.negative_prompt == "a cat, a cow"
+    run = Run(quiet=True)
+    conditioning = concept_ablation.encode_prompts(
+        tiny_pipe, ["", "a cat, a cow", "a dog", "a fish"], device=run.device
+    )
+    with concept_ablation.Delta(concept_ablation.select_parameters(tiny_pipe, "strict")) as delta:
+        parts = {"batch_size": 2, "conditioning": conditioning, "delta": delta, "run": run}
+        images = TrainingImages(tiny_pipe, CAT.pairs(), ["a fish"], drawing, **parts)
+        list(images.fill())
+    for name, prompt, negative in (("anchor", "a dog", "a cat, a cow"), ("retain", "a fish", "")):
+        drawn = tiny_pipe(
+            prompt,
+            negative_prompt=negative,
+            latents=torch.randn(4, 8, 8, generator=run.generator(f"image.{name}", 0))[None],
+            num_inference_steps=SMALL["num_inference_steps"],
+            guidance_scale=6.0,
+            output_type="latent",
+        ).images
+        torch.testing.assert_close(images.tensors()[f"images.{name}"][:1], drawn, atol=1e-4, rtol=0)
+    before = {name: tensor.clone() for name, tensor in tiny_pipe.unet.state_dict().items()}
+    run_ablation(tiny_pipe, variant="attention", avoid_target=True, retain_weight=1.0)
+    changed = {name for name, tensor in tiny_pipe.unet.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if ".attn" in name}
+
+
 def test_every_image_is_seen_before_one_comes_back_and_prompts_take_turns(tiny_pipe) -> None:
     run = Run(quiet=True)
     drawing = Drawing(images=7, retain_images=1, num_inference_steps=1, guidance_scale=1.0)
@@ -206,6 +233,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe) -
     ("changes", "message"),
     [
         ({"compat": "theirs"}, "choose one of none, upstream"),
+        ({"variant": "x"}, "choose one of strict, attention"),
         ({"steps": 0}, "steps is 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"retain_weight": -1.0}, "retain_weight is -1.0"),
