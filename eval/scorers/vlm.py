@@ -83,8 +83,8 @@ class Vlm:
         sure, unsure = (logits[:, self.tokens[answer]].amax(1) for answer in (True, False))
         if not (sure.isfinite() & unsure.isfinite()).all():  # NaN > NaN is False, which would read as "not shown"
             raise ValueError(
-                f"The vision-language model answers with numbers that are not finite in {self.model.dtype}: use weights "
-                "saved in float32 or bfloat16."
+                f"The vision-language model answers with numbers that are not finite in {self.model.dtype}: use "
+                "weights saved in float32 or bfloat16."
             )
         return (sure > unsure).tolist()
 
