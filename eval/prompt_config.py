@@ -127,10 +127,15 @@ class PromptSuiteConfig:
             raise ValueError(f"The suite {self.name!r} has the prompt files {told}: give each a name of its own.")
         looks = {file.label for file in self.prompts if TARGET in file.shows and not file.attack}
         for file in self.prompts:
-            if file.null_file and file.null_file not in looks:
+            if file.attack and TARGET not in file.shows:
                 raise ValueError(
-                    f"The suite {self.name!r} names {file.null_file!r} as the null attack of {file.label}: name a file "
-                    f"of it that is no attack and shows {TARGET}."
+                    f"The suite {self.name!r} has the attack {file.label}, which shows {file.shows!r}: an attack is to "
+                    f"bring {TARGET} back, so write that."
+                )
+            if file.null_file and not (file.attack and file.null_file in looks):
+                raise ValueError(
+                    f"The suite {self.name!r} names {file.null_file!r} as the null attack of {file.label}: an attack "
+                    f"needs a file of the suite that is none and shows {TARGET}."
                 )
         for name in ("num_inference_steps", "batch_size", "resamples"):
             if getattr(self, name) < 1:
@@ -250,6 +255,11 @@ def _rows_of(file: PromptFile, config: PromptSuiteConfig) -> list[Row]:
                 | {"shows": json.dumps([_target(config)] if is_control else things)},
                 **known,
             )
+    if not rows:
+        raise ValueError(
+            f"{path_of(file, config)} has no prompt of which the images of {family} could show {file.shows!r}: correct "
+            f"the file, or leave it out of the suite {config.name!r}."
+        )
     return list(rows.values())
 
 

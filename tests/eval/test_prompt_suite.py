@@ -554,6 +554,12 @@ def test_a_placeholder_that_no_column_fills_is_refused(hub: PromptSuiteConfig) -
         suite_rows(aim(replace(hub, prompts=[wrong]), [VAN_GOGH]))
     with pytest.raises(ValueError, match="names 'general_image' as the null attack of attack_robustness"):
         replace(hub, prompts=[replace(hub.prompts[4], null_file="general_image"), hub.prompts[5]])
+    with pytest.raises(ValueError, match="has the attack pinpoint_ness, which shows"):
+        replace(hub, prompts=[replace(hub.prompts[2], attack=True)])
+    nothing = replace(hub.prompts[2], path="empty.csv")
+    Path("empty.csv").write_text("noun,similarity\nvan_gogh,1.0\n")
+    with pytest.raises(ValueError, match=r"empty\.csv has no prompt of which the images of pinpoint_ness could show"):
+        suite_rows(replace(hub, prompts=[nothing], target="Van Gogh"))
 
 
 def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path) -> None:
