@@ -28,7 +28,7 @@ CONTROLS = 200  # images of a general file that the judge is asked for the targe
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 # HUB's lists were written by a language model: beside nouns they hold its remarks ("is removed and", "stove -> kept"),
 # and lists that repeat themselves 2,000 times
-MOST_NOUNS = 10  # of a prompt; 10 of HUB's 33,000 have more
+MOST_NOUNS = 10  # of a prompt; 6 of HUB's 33,000 name more
 MOST_WORDS = 5  # of a noun
 NOUN = re.compile(r"(?=.*[^\W\d_])[^\W_][\w'\u2019&,. -]*(?<!\.)")
 REMARKS = {"is", "are", "was", "were", "has", "have", "been", "not", "removed", "excluded", "kept"}
