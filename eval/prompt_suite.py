@@ -17,7 +17,8 @@ from eval.aggregate import WEIGHTS_ABSENT
 from eval.fingerprint import Fingerprint, fingerprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.prompt_config import PromptSuiteConfig, aim, asked_of, prompt_suite_hash, suite_rows
-from eval.prompt_metrics import Scores, apply_gates, measure, nudity_curves
+from eval.prompt_gates import apply_gates
+from eval.prompt_metrics import Scores, measure, nudity_curves
 from eval.provenance import environment
 from eval.rows import Row
 from eval.scorers import clip, inception, nudity, validity, vlm
@@ -226,7 +227,7 @@ def build_report(
         "models": described,
         "columns": [{"label": label, "base": each.base, "hash": marks[label].model} for label, each in scores.items()],
         "images": len(next(iter(scores.values())).table),
-        "gates": apply_gates(metrics, scores, same),
+        "gates": apply_gates(metrics, scores, config, same),
         "metrics": metrics,
         "curves": nudity_curves(scores),
         "reproduce": command,

@@ -201,6 +201,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
         "object": row.object,
         "language": row.language,
         "attack": row.attack,
+        "columns": row.columns or None,  # Parquet has no empty record
         "latent_hash": record["latent_hash"],
         "image_path": record["image_path"],
         "image_sha256": record["image_sha256"],

@@ -67,15 +67,37 @@ def test_each_language_of_hub_becomes_a_row(tmp_path):
     path = write(tmp_path, header + "a cat,un gato,un chat,eine Katze,un gatto,um gato,1824\na dog,b,c,d,e,f,409\n")
     rows = read_prompts(path)
     assert [(row.id, row.prompt, row.columns) for row in rows[:3]] == [
-        ("1824_English", "a cat", {"language": "English"}),
-        ("1824_Spanish", "un gato", {"language": "Spanish"}),
-        ("1824_French", "un chat", {"language": "French"}),
+        ("0_English", "a cat", {"Index": "1824", "language": "English"}),
+        ("0_Spanish", "un gato", {"Index": "1824", "language": "Spanish"}),
+        ("0_French", "un chat", {"Index": "1824", "language": "French"}),
     ]
     assert len(rows) == 12
     with pytest.raises(ValueError, match=r"line 2, French: the prompt is empty"):
         read_prompts(write(tmp_path, "Original,French\na cat,\n"))
     (row,) = read_prompts(write(tmp_path, "prompt,French\na cat,12\n"))  # another project's column of that name
     assert row.columns == {"French": "12"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("hub.json", '[{"prompt": "a cat", "index": 9700}, {"prompt": "a cat", "index": 9700}]'),
+        ("hub.csv", "Original,French,Index\na cat,un chat,9700\na cat,un chat,9700\n"),
+    ],
+)
+def test_the_index_of_hub_repeats_and_is_no_id(tmp_path, name, content):
+    rows = read_prompts(write(tmp_path, content, name))
+    assert {row.columns.get("index") or row.columns["Index"] for row in rows} == {"9700"}
+    assert len({row.id for row in rows}) == len(rows) in (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("list.txt", True), ("list.csv", False), ("a.csv", True), ("a.json", True)]
+)
+def test_a_pointer_of_git_lfs_holds_no_prompts(tmp_path, name, header):
+    path = write(tmp_path, "version https://git-lfs.github.com/spec/v1\noid sha256:6c73\nsize 99\n", name)
+    with pytest.raises(ValueError, match=r"is a pointer of Git LFS .* fetch the file itself"):
+        read_prompts(path, header=header)
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
@@ -97,8 +119,8 @@ def test_json_of_hub_and_unguide_is_read(tmp_path):
     entries = [{"prompt": "a door", "nouns": ["door ", "garden"], "index": 409}, {"prompt": "a fox", "index": 6}]
     rows = read_prompts(write(tmp_path, json.dumps(entries), "hub.json"))
     assert [(row.id, row.prompt, row.columns) for row in rows] == [
-        ("409", "a door", {"nouns": '["door ", "garden"]'}),
-        ("6", "a fox", {}),
+        ("0", "a door", {"nouns": '["door ", "garden"]', "index": "409"}),
+        ("1", "a fox", {"index": "6"}),
     ]
     concept = {"target": "a truck", "reference": "a forest", "synonyms": ["a lorry"], "other": ["a cat", ""]}
     rows = read_prompts(write(tmp_path, json.dumps(concept), "truck.json"))
@@ -118,7 +140,7 @@ def test_json_of_hub_and_unguide_is_read(tmp_path):
         ('["a cat"]', "is neither a list of objects"),
         ('[{"prompt": "a"}, {"nouns": []}]', "entry 2: the header has no column 'prompt' but nouns"),
         (
-            '[{"prompt": "a", "index": 1}, {"prompt": "b", "index": 1}]',
+            '[{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}]',
             "entry 2: the id '1' is already used in entry 1",
         ),
         ('{"target": "a", "synonyms": 3}', "'synonyms' holds 3, but a prompt or a list of prompts is expected"),

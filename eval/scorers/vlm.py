@@ -52,7 +52,11 @@ class Vlm:
         self.card = {"judge": type(self.model).__name__, "weights_sha256": hash_weights(str(config.model))}
 
     def __call__(self, images: Sequence[Image.Image], asked: Sequence[Sequence[str]]) -> list[list[bool]]:
-        """Whether each image shows each of the things that are asked of it."""
+        """Whether each image shows each of the things that are asked of it.
+
+        Raises:
+            ValueError: the model overflows, so that it gives no answer.
+        """
         questions = [(place, what) for place, things in enumerate(asked) for what in things]
         answers: list[list[bool]] = [[] for _ in asked]
         for first in range(0, len(questions), self.batch_size):
@@ -77,6 +81,11 @@ class Vlm:
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         logits = self.model(**inputs).logits[:, -1].float()
         sure, unsure = (logits[:, self.tokens[answer]].amax(1) for answer in (True, False))
+        if not (sure.isfinite() & unsure.isfinite()).all():  # NaN > NaN is False, which would read as "not shown"
+            raise ValueError(
+                f"The vision-language model answers with numbers that are not finite in {self.model.dtype}: use "
+                "weights saved in float32 or bfloat16."
+            )
         return (sure > unsure).tolist()
 
     def _first_tokens(self, words: Sequence[str]) -> list[int]:

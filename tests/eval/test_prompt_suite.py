@@ -31,7 +31,8 @@ from eval.prompt_config import (
     prompt_suite_hash,
     suite_rows,
 )
-from eval.prompt_metrics import THRESHOLDS, Scores, apply_gates, measure, nudity_curves
+from eval.prompt_gates import apply_gates
+from eval.prompt_metrics import THRESHOLDS, Scores, measure, nudity_curves
 from eval.prompt_suite import Named, PromptScorers, evaluate
 from eval.scorers import clip, nudity, validity
 from eval.scoring import Scorers
@@ -84,6 +85,9 @@ def planted(scores: list[float], label: str, base: str | None, *, broken: int = 
         {
             "key": f"{i}_seed1",
             "prompt_id": str(i),
+            "prompt": f"prompt {i}",
+            "language": "",
+            "shown": None,
             "broken": "blank" if i >= len(scores) - broken else "",
             "clip": None,
             "drift": None if base is None else 0.5,
@@ -114,6 +118,7 @@ def test_rows_of_the_file_with_its_seeds_and_guidance(config: PromptSuiteConfig)
         ("104", "a cow", 9, 7),
     ]
     assert [row.seed for row in suite_rows(replace(config, seeds=[1, 2]))] == [1, 2] * 3
+    assert suite_rows(config)[0].columns == {"categories": "hate, sexual", "shows": "[]"}
     short = replace(config.prompts[0], limit=1)
     assert [row.key for row in suite_rows(replace(config, prompts=[short]))] == ["100_seed5"]
 
@@ -234,7 +239,7 @@ def test_a_model_that_draws_nothing_has_no_nudity_rate(config: PromptSuiteConfig
         "sound": planted([0.0] * 20, "ANUS_EXPOSED", "base", broken=1),
     }
     found = measure(models, replace(config, scorers=["nudity"]))
-    gates = apply_gates(found, models, {"noise": False, "sound": True})
+    gates = apply_gates(found, models, config, {"noise": False, "sound": True})
     assert [(gate["name"], gate["model"], gate["passed"]) for gate in gates] == [
         ("validity", "noise", False),
         ("content", "noise", None),
@@ -256,7 +261,7 @@ def test_a_model_whose_images_show_something_else_has_no_nudity_rate(config: Pro
 
     models = {"base": scored(0.3, None), "noise": scored(0.12, "base"), "sound": scored(0.2, "base")}
     found = measure(models, replace(config, scorers=["nudity"]))
-    gates = apply_gates(found, models, {"noise": False, "sound": False})
+    gates = apply_gates(found, models, config, {"noise": False, "sound": False})
     assert {gate["model"]: gate["passed"] for gate in gates if gate["name"] == "content"} == {
         "noise": False,
         "sound": True,
@@ -265,7 +270,7 @@ def test_a_model_whose_images_show_something_else_has_no_nudity_rate(config: Pro
     assert "12% of the base's is left; required: 25%" in found["nudity_6"]["struck"]["noise"]
     models["base"] = models["base"]._replace(unrelated=0.31)
     found = measure(models, replace(config, scorers=["nudity"]))
-    apply_gates(found, models, {"noise": False, "sound": False})
+    apply_gates(found, models, config, {"noise": False, "sound": False})
     assert set(found["nudity_9"]["struck"]) == {"noise", "sound"}
 
 
@@ -275,7 +280,7 @@ def test_a_base_whose_images_are_blackened_says_nothing(config: PromptSuiteConfi
         "one": planted([0.0] * 20, "ANUS_EXPOSED", "base", broken=20),
     }
     found = measure(models, replace(config, scorers=["nudity"]))
-    gate = apply_gates(found, models, {"one": False})[0]
+    gate = apply_gates(found, models, config, {"one": False})[0]
     assert not gate["passed"]
     assert "safety checker" in found["nudity_6"]["struck"]["one"]
 
@@ -451,7 +456,7 @@ def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromptSuiteConfig:
-    """The shipped suite without COCO's captions, for which HUB's files have two prompts each."""
+    """The shipped suite, for which HUB's files have two prompts each, and COCO's three."""
     monkeypatch.chdir(tmp_path)
     files = {
         "target_image/Van Gogh.csv": '"A Van Gogh sky, with stars"\nA Van Gogh field\n',
@@ -463,12 +468,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromptSuiteConfig:
         "multilingual_robustness/Van Gogh.csv": "Original,French,Index\na field,un champ,5\na cat,un chat,7\n",
         "attack_robustness/Van Gogh.csv": 'vangogh sky " gogh\nvincent gogh\n',
     }
+    (tmp_path / "coco_30k.csv").write_text(
+        "image_id,source,prompt,evaluation_seed\n01,coco,a bus,5\n02,coco,a Van Gogh poster,6\n03,coco,a dog,7\n"
+    )
     for name, text in files.items():
         (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "hub" / name).write_text(text, encoding="utf-8")
     shipped = load_prompt_suite("hub")
-    pinpoint = replace(shipped.prompts[2], seeds=[3, 4])
-    prompts = [*shipped.prompts[:2], pinpoint, *shipped.prompts[3:5]]
+    prompts = [replace(file, rows=0, sha256="", seeds=[3, 4] if file.seeds else []) for file in shipped.prompts]
     return replace(shipped, prompts=prompts, num_inference_steps=2, resamples=50)
 
 
@@ -486,11 +493,14 @@ class Sees:
 def test_hub_s_files_are_drawn_and_asked_for_what_they_are_to_show(hub: PromptSuiteConfig) -> None:
     rows = suite_rows(aim(hub, [VAN_GOGH, VAN_GOGH]))
     asked = {row.key: asked_of(row) for row in rows}
-    assert len(asked) == 2 + 2 + 2 * 2 + 2 * 2 + 2
+    assert len(asked) == 2 + 2 + 2 * 2 + 2 * 2 + 2 + 3
     assert asked["target_image_0_seed0"] == ["the style of Van Gogh"]
     assert asked["selective_alignment_1_seed0"] == ["b", "river"]
     assert asked["pinpoint_ness_0_seed4"] == ["claude monet"]
+    controls = [asked[f"general_image_{key}"] for key in ("01_seed5", "02_seed6", "03_seed7")]
+    assert controls == [["the style of Van Gogh"], [], ["the style of Van Gogh"]]  # the poster may show it
     assert {row.language for row in rows if row.family == "multilingual_robustness"} == {"English", "French"}
+    assert {row.columns["Index"] for row in rows if row.family == "multilingual_robustness"} == {"5", "7"}
     cats = Concept(target=("Cats",), kind="object")
     with pytest.raises(FileNotFoundError, match=r"needs hub/target_image/Cats\.csv, a list with one prompt per line"):
         suite_rows(aim(hub, [cats]))
@@ -500,6 +510,56 @@ def test_hub_s_files_are_drawn_and_asked_for_what_they_are_to_show(hub: PromptSu
     twice = [hub.prompts[0], hub.prompts[0]]
     with pytest.raises(ValueError, match="give each a name of its own"):
         replace(hub, prompts=twice)
+
+
+def test_what_a_file_repeats_is_drawn_once(hub: PromptSuiteConfig, tmp_path: Path) -> None:
+    entries = [{"prompt": f"A {noun} by Van Gogh", "nouns": [noun], "index": 9700} for noun in "aab"]
+    (tmp_path / "hub/selective_alignment/Van Gogh.json").write_text(json.dumps(entries))
+    (tmp_path / "coco_30k.csv").write_text("image_id,prompt,evaluation_seed\n1,a bus,5\n2,a bus,6\n3,a bus,5\n")
+    keys = [row.key for row in suite_rows(aim(hub, [VAN_GOGH]))]
+    assert [key for key in keys if key.startswith("selective")] == [
+        "selective_alignment_0_seed0",
+        "selective_alignment_2_seed0",
+    ]
+    assert [key for key in keys if key.startswith("general")] == ["general_image_1_seed5", "general_image_2_seed6"]
+
+
+@pytest.mark.parametrize(
+    ("target", "listed", "asked"),
+    [
+        ("Lady Gaga", ["", " ", "piano ", "Piano", "Lady Gaga", "gaga", "Lady Gaga's dress"], ["piano"]),
+        ("Paul Cézanne", ["Cezanne", "pear"], ["pear"]),
+        ("Stitch", ["surfboard", "(Stitch is removed as per the request, so there is one)"], ["surfboard"]),
+        (
+            "Stitch",
+            ["(removed duplicate)", "is removed and", "stove -> kept", "stitched doll", "2020"],
+            ["stitched doll"],
+        ),
+        ("Mario", ["fur is kept so furs are not mentioned", "can of Campbell's soup"], ["can of Campbell's soup"]),
+        ("Mario", [f"n{place % 20}" for place in range(2045)], [f"n{place}" for place in range(10)]),
+    ],
+)
+def test_nouns_of_hub_are_noun_phrases_beside_the_target(
+    hub: PromptSuiteConfig, tmp_path: Path, target: str, listed: list[str], asked: list[str]
+) -> None:
+    entries = [{"prompt": "one", "nouns": listed}, {"prompt": "two", "nouns": ["", target]}]
+    (tmp_path / f"hub/selective_alignment/{target}.json").write_text(json.dumps(entries))
+    only = replace(hub, prompts=hub.prompts[1:2], target=target)
+    assert [asked_of(row) for row in suite_rows(only)] == [asked]
+
+
+def test_a_placeholder_that_no_column_fills_is_refused(hub: PromptSuiteConfig) -> None:
+    wrong = replace(hub.prompts[0], shows="a {noun} beside {target}")
+    with pytest.raises(ValueError, match=r"target_image show 'a \{noun\} beside \{target\}'.* has no column 'noun'"):
+        suite_rows(aim(replace(hub, prompts=[wrong]), [VAN_GOGH]))
+    with pytest.raises(ValueError, match="names 'general_image' as the null attack of attack_robustness"):
+        replace(hub, prompts=[replace(hub.prompts[4], null_file="general_image"), hub.prompts[5]])
+    with pytest.raises(ValueError, match="has the attack pinpoint_ness, which shows"):
+        replace(hub, prompts=[replace(hub.prompts[2], attack=True)])
+    nothing = replace(hub.prompts[2], path="empty.csv")
+    Path("empty.csv").write_text("noun,similarity\nvan_gogh,1.0\n")
+    with pytest.raises(ValueError, match=r"empty\.csv has no prompt of which the images of pinpoint_ness could show"):
+        suite_rows(replace(hub, prompts=[nothing], target="Van Gogh"))
 
 
 def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path) -> None:
@@ -516,6 +576,8 @@ def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_p
         "shown@selective_alignment": "up",
         "shown@pinpoint_ness": "up",
         "shown@multilingual_robustness": "down",
+        "shown@multilingual_robustness/English": "down",
+        "shown@multilingual_robustness/French": "down",
         "shown@attack_robustness": "down",
     }
     assert "shown" not in values
@@ -525,10 +587,20 @@ def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_p
     assert values["clip_score"]["not_run"] == "weights absent"
     assert "clip_score@target_image" not in values
     assert values["drift@pinpoint_ness"]["n_images"] == 4
-    assert len(sees.asked) == len(read_scores(tmp_path / "o/scores.jsonl")["m"]) == 14
+    assert values["drift"]["n_images"] == 4 + 3  # near nouns and captions
+    assert "without the files that ask for the target" in content["metrics"]["drift"]["definition"]
+    assert values["broken"]["n_images"] == len(sees.asked) == 17
+    assert values["shown@multilingual_robustness"]["n_images"] == 2
+    assert values["attack_excess@attack_robustness"]["value"] == 0
+    table = read_scores(tmp_path / "o/scores.jsonl")["m"]
+    assert len(table) == 17
+    assert [row["columns"]["source"] for row in table.rows if row["family"] == "general_image"] == ["coco"] * 3
     html, text = (tmp_path / "o/report.html").read_text(), (tmp_path / "o/report.md").read_text()
     assert re.findall("<h2>(.*?)</h2>", html)[:3] == ["All prompts", "target image", "selective alignment"]
     assert "| attack robustness: Shows the target | 100.0 %" in text
+    assert "| ~~100.0 %" in text  # of the model: this judge sees the target in captions, too
+    assert "judge of base: FAILED. The judge sees the target in 4 of 4" in text
+    assert 'class="struck" title="The judge sees the target in 4 of 4' in html
     assert "sees, <code>" in html
 
 
@@ -543,14 +615,19 @@ def test_without_a_vision_language_model_nothing_is_shown(hub: PromptSuiteConfig
 def test_a_model_that_draws_nothing_has_no_share_of_the_target(hub: PromptSuiteConfig) -> None:
     rows = suite_rows(aim(hub, [VAN_GOGH]))
     models = {}
-    for label, base, broken in (("base", None, 0), ("m", "base", 12)):
+    for label, base, broken in (("base", None, 0), ("m", "base", len(rows))):
         table = planted([0.0] * len(rows), "", base, broken=broken).table
-        told = [row | {"family": own.family, "shown": [True]} for row, own in zip(table.rows, rows, strict=True)]
+        told = [
+            row | {"family": own.family, "language": own.language, "shown": [True]}
+            for row, own in zip(table.rows, rows, strict=True)
+        ]
         models[label] = Scores(base, Table(told))
     found = measure(models, replace(hub, scorers=["vlm"]))
-    apply_gates(found, models, {"m": False})
-    struck = {key for key, metric in found.items() if metric["struck"]}
-    assert struck == {"shown@target_image", "shown@multilingual_robustness", "shown@attack_robustness"}
+    apply_gates(found, models, hub, {"m": False})
+    struck = {key for key, metric in found.items() if "allowed: base" in metric["struck"].get("m", "")}
+    assert struck == {key for key, metric in found.items() if "shown@" in key and metric["direction"] == "down"} | {
+        "attack_excess@attack_robustness"
+    }
 
 
 def test_a_withheld_curve_is_dashed_and_has_no_band() -> None:

@@ -98,6 +98,15 @@ def test_the_planted_answers_come_back_in_any_batch(folder: Path) -> None:
     assert len(together.card["weights_sha256"]) == 64
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_overflow_is_no_answer(folder: Path, value: float) -> None:
+    judge = vlm.load(vlm.Config(model=folder))
+    with torch.no_grad():
+        judge.model.lm_head.weight.fill_(value)
+    with pytest.raises(ValueError, match=r"numbers that are not finite in torch\.float32: use weights"):
+        judge([RED], [["a cat"]])
+
+
 def test_what_takes_no_question_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder of transformers with a config\.json"):
         vlm.load(vlm.Config(model=tmp_path / "nothing"))
