@@ -51,7 +51,7 @@ class UnGuidance(BaseGuidance):
         rank: Of the adapter.
         alpha: The factor of the adapter (not divided by the rank).
         target_modules: The layers of the UNet that carry it.
-        calibration: How well the threshold parts the samples that it was found on.
+        calibration: How well the threshold parts the samples that it was found on, also for each target alone.
         schema_version: Of this format.
     """
 
@@ -68,7 +68,7 @@ class UnGuidance(BaseGuidance):
         rank: int,
         alpha: float,
         target_modules: list[str],
-        calibration: dict[str, float],
+        calibration: dict[str, Any],
         schema_version: int = SCHEMA_VERSION,
     ) -> None:
         """Remember the settings; ``weights`` must follow before it is attached."""
