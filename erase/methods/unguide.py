@@ -39,6 +39,7 @@ PAPER = "UnGuide: Learning to Forget with LoRA-Guided Diffusion Models, arXiv 25
 VARIANTS = ("strict", "u")
 MODES = ("exact", "upstream")
 _OBSERVED_BATCH = 8  # samples of the calibration that are made together
+_RECOGNISED = 0.5  # the least share of each target's samples that has to be above a threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +279,7 @@ def _decide(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config
     lora = _lora_of(pipe.unet)
     guider = UnGuidance(
         threshold=math.inf,
+        early_thresholds=[None] * (config.observe_steps - 1),
         observe_steps=config.observe_steps,
         num_inference_steps=config.generation_steps,
         target_weight=config.target_weight if config.mode == "exact" else -1.0,
@@ -291,29 +293,42 @@ def _decide(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config
     guider.weights = lora
     with run.stage("threshold"):
         shown = _observe(pipe, guider, [concept.prompts(name) for name in concept.target], config, run)
-        benign = _observe(pipe, guider, [retain], config, run) if retain else torch.empty(0)
+        benign = _observe(pipe, guider, [retain], config, run) if retain else torch.empty(config.observe_steps, 0)
         if config.mode == "exact":
-            quantile = config.quantile
-            threshold = _parting(shown, benign) if quantile is None else float(torch.quantile(benign, quantile))
+            thresholds = [_threshold(*after, config.quantile) for after in zip(shown, benign, strict=True)]
         else:
-            threshold = float(_observe(pipe, guider, [[""]], config, run).mean())
+            thresholds = [float(after.mean()) for after in _observe(pipe, guider, [[""]], config, run)]
+    by_targets = [_by_target(*after, concept) for after in zip(shown, thresholds, strict=True)]
+    early = [
+        threshold if math.isfinite(threshold) and min(by_target.values()) >= _RECOGNISED else None
+        for threshold, by_target in zip(thresholds[:-1], by_targets[:-1], strict=True)
+    ]
+    threshold, by_target, shown, benign = thresholds[-1], by_targets[-1], shown[-1], benign[-1]
     found: dict[str, Any] = {"forget_above": (shown > threshold).double().mean().item()}
-    turns = len(concept.target)
-    by_target = {name: (shown[i::turns] > threshold).double().mean().item() for i, name in enumerate(concept.target)}
     found["forget_above_by_target"] = by_target
     if len(benign):
         found["retain_above"] = (benign > threshold).double().mean().item()
         found["auroc"] = (shown[:, None] > benign).double().mean().item()
-    run.log({"event": "threshold", "threshold": threshold, **found})
+    run.log({"event": "threshold", "threshold": threshold, "early_thresholds": early, **found})
     logger.info("UnGuide decides at %.4g: %s", threshold, found)
     missed = min(by_target, key=lambda name: by_target[name])
-    if not math.isfinite(threshold) or by_target[missed] < 0.5:
+    if not math.isfinite(threshold) or by_target[missed] < _RECOGNISED:
         raise ValueError(
             f"The adapter changes only {by_target[missed]:.0%} of the samples of {missed!r} by more than benign ones "
             f"(threshold {threshold:.3g}), so the target would not be erased: raise steps or lr."
         )
-    guider.register_to_config(threshold=threshold, calibration=found)
+    guider.register_to_config(threshold=threshold, early_thresholds=early, calibration=found)
     return _guided(pipe, guider)
+
+
+def _by_target(shown: torch.Tensor, threshold: float, concept: Concept) -> dict[str, float]:
+    """Return the share above the threshold of each target's samples, among which targets take turns."""
+    turns = len(concept.target)
+    return {name: (shown[i::turns] > threshold).double().mean().item() for i, name in enumerate(concept.target)}
+
+
+def _threshold(shown: torch.Tensor, benign: torch.Tensor, quantile: float | None) -> float:
+    return _parting(shown, benign) if quantile is None else float(torch.quantile(benign, quantile))
 
 
 def _parting(shown: torch.Tensor, benign: torch.Tensor) -> float:
@@ -337,7 +352,10 @@ def _guided(pipe: DiffusionPipeline, guider: UnGuidance, **components: Any) -> U
 def _observe(
     pipe: DiffusionPipeline, guider: UnGuidance, sets: Sequence[Sequence[str]], config: Config, run: Run
 ) -> torch.Tensor:
-    """Return the disagreement of ``calibration_samples`` generations, which stop once it is known; sets take turns."""
+    """Return the disagreement of ``calibration_samples`` generations, which stop once it is known; sets take turns.
+
+    It has a row for each observed step, after which it is: (observe_steps, samples).
+    """
     # the caller's scheduler keeps its state
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     observer = _guided(pipe, guider, scheduler=scheduler, safety_checker=None)
@@ -360,8 +378,8 @@ def _observe(
             output_type="latent",
             callback_on_step_end=stop,
         )
-        found.append(guider.statistic)
-    return torch.cat(found)
+        found.append(guider.statistics)
+    return torch.cat(found, dim=1)
 
 
 def _spread(sets: Sequence[Sequence[str]], count: int) -> list[str]:

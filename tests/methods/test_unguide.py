@@ -256,6 +256,16 @@ def test_the_whole_erasure_finds_the_best_threshold(tiny_pipe) -> None:
     assert config.calibration["forget_above"] >= config.calibration["retain_above"]
 
 
+@pytest.mark.parametrize(("target", "is_told_early"), [("a cat", True), ("x" * 60, False)])
+def test_fewer_observed_steps_have_a_threshold_where_they_tell_the_target(tiny_pipe, target, is_told_early) -> None:
+    changes = {"observe_steps": 3, "generation_steps": 12, "lr": 0.1, "steps": 10}
+    config = run_unguide(tiny_pipe, Concept(target=target), **changes).guider.config
+    first, second = config.early_thresholds
+    assert (first is not None) == is_told_early
+    assert 0 < config.threshold < second  # the adapter of random weights does less at each further step
+    assert first is None or second < first
+
+
 def test_one_target_that_is_not_recognised_is_refused_although_the_others_are(tiny_pipe) -> None:
     fish = "x" * 60
     concept = Concept(target=("a cat", fish))
