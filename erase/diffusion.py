@@ -103,8 +103,14 @@ def latent_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device) -> Conditioning:
-    """Encode every distinct prompt once, the empty one as this pipeline's own unconditional prompt."""
+def encode_prompts(
+    pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device, is_empty_unconditional: bool = True
+) -> Conditioning:
+    """Encode every distinct prompt once.
+
+    The empty one becomes this pipeline's own unconditional prompt, which is zero in most SDXL models; without
+    ``is_empty_unconditional`` it is encoded by its tokens, as every other one.
+    """
     for prompt in prompts:
         check_length(pipe, prompt)
     distinct = list(dict.fromkeys(prompts))
@@ -113,7 +119,7 @@ def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: t
         prompt_embeds, _ = pipe.encode_prompt(**texts)
         return Conditioning(_rows_of(distinct), prompt_embeds.to(pipe.unet.dtype))
     prompt_embeds, _, pooled_prompt_embeds, _ = pipe.encode_prompt(**texts)
-    if "" in distinct and pipe.config.force_zeros_for_empty_prompt:
+    if "" in distinct and is_empty_unconditional and pipe.config.force_zeros_for_empty_prompt:
         prompt_embeds[distinct.index("")] = 0.0
         pooled_prompt_embeds[distinct.index("")] = 0.0
     _, height, width = (side * pipe.vae_scale_factor for side in latent_shape(pipe))
