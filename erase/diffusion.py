@@ -41,11 +41,7 @@ class Conditioning:
 
 def family(pipe: DiffusionPipeline) -> str:
     """Return ``sd1``, ``sd2`` or ``sdxl``; ``ValueError`` for every pipeline whose erasure could not be guaranteed."""
-    if not isinstance(pipe, StableDiffusionPipeline | StableDiffusionXLPipeline):
-        raise ValueError(
-            f"The pipeline is a {type(pipe).__name__}, but only Stable Diffusion 1.x, 2.x and XL text-to-image "
-            "pipelines are supported: load the model as StableDiffusionPipeline or StableDiffusionXLPipeline."
-        )
+    check_class(type(pipe))
     config = pipe.unet.config
     if config.in_channels != pipe.vae.config.latent_channels or config.time_cond_proj_dim is not None:
         raise ValueError(
@@ -65,6 +61,15 @@ def family(pipe: DiffusionPipeline) -> str:
     if isinstance(pipe, StableDiffusionXLPipeline):
         return "sdxl"
     return "sd2" if config.use_linear_projection else "sd1"
+
+
+def check_class(pipeline_class: type) -> None:
+    """Refuse a class of pipelines that are of no family."""
+    if not issubclass(pipeline_class, StableDiffusionPipeline | StableDiffusionXLPipeline):
+        raise ValueError(
+            f"The pipeline is a {pipeline_class.__name__}, but only Stable Diffusion 1.x, 2.x and XL text-to-image "
+            "pipelines are supported: load the model as StableDiffusionPipeline or StableDiffusionXLPipeline."
+        )
 
 
 def names_sdxl(class_name: str) -> bool:
