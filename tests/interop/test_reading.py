@@ -44,7 +44,15 @@ def read(path: Path, out: Path, base: Path, **options: object) -> Path:
 
 
 @pytest.mark.parametrize("form", ["pipeline", "delta"])
-@pytest.mark.parametrize("project", [*EXACT, *LORAS])
+@pytest.mark.parametrize(
+    ("tiny_folder", "project"),
+    [
+        *(("sd1", project) for project in (*EXACT, *LORAS)),
+        *(("sd2", project) for project in ("esd", "advunlearn", "kohya", "peft", "unguide_linear")),
+        *(("sdxl", project) for project in ("esd", "esd_full", "concept_ablation", "kohya", "peft")),
+    ],
+    indirect=["tiny_folder"],
+)
 def test_a_file_changes_what_its_author_changed_and_nothing_else(authors, tmp_path, tiny_folder, project, form):
     path, changed = getattr(authors, project)()
     before = artifact.named_tensors(copy.deepcopy(authors.base))

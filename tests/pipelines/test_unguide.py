@@ -124,6 +124,7 @@ PROMPTS = ["a cat", "a dog"]
 
 
 @pytest.mark.parametrize("scale", [7.5, 1.0])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_benign_samples_are_the_base_s_bit_for_bit(guided, base, scale: float) -> None:
     set_threshold(guided, float("inf"))
     assert torch.equal(draw(guided, PROMPTS, scale=scale), draw(base, PROMPTS, scale=scale))
@@ -164,6 +165,7 @@ def with_lora(base, saved: Path) -> StableDiffusionPipeline:
 
 
 @pytest.mark.parametrize("weight", [-1.0, 0.5, 2.0])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_the_hook_is_the_explicit_formula(guided, base, saved, weight: float) -> None:
     lora = with_lora(base, saved)
     wanted = torch.stack(
@@ -199,6 +201,7 @@ def test_the_statistic_is_the_formula_whatever_stands_in_the_unconditional_rows(
     torch.testing.assert_close(guided.guider.statistic, disagreement(PROMPTS), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_given_weights_0_and_1_are_the_adapter_and_the_base(guided, base, saved) -> None:
     lora = draw(with_lora(base, saved), PROMPTS)
     assert torch.equal(draw(guided, PROMPTS, weight=0.0), lora)
