@@ -3,12 +3,15 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
@@ -89,6 +92,28 @@ def resolve(base_model: str, *, local_only: bool = False) -> Path:
     return folder
 
 
+def read_index(base_model: str, *, local_only: bool = False) -> dict[str, Any]:
+    """Return the checked model index of a base model, before its weights: nothing else of a hub model is downloaded.
+
+    Args:
+        base_model: ``canvas``, a diffusers folder, or a hub id.
+        local_only: Download nothing.
+
+    Returns:
+        The content of ``model_index.json``.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: It could not be loaded or would run foreign code.
+    """
+    match = HUB_ID.fullmatch(base_model)
+    if match is None or Path(base_model).exists():
+        return check_folder(resolve(base_model, local_only=local_only))
+    with _hub_errors(match["id"]):
+        index = hf_hub_download(match["id"], _INDEX, revision=match["revision"], local_files_only=local_only)
+    return _checked_index(Path(index))
+
+
 def check_folder(folder: Path) -> dict[str, Any]:
     """Return the model index of a diffusers folder, or refuse what could not be loaded or would run foreign code."""
     index = folder / _INDEX
@@ -101,17 +126,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
         )
     if not index.is_file():
         raise FileNotFoundError(f"{folder} has no {_INDEX}, so it is not a diffusers folder: pass one that has it.")
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{index} is not JSON ({error}): pass an intact diffusers folder.") from error
-    name = content.get("_class_name")
-    if isinstance(name, list):
-        raise ValueError(
-            f"{folder} needs custom code ({'.'.join(map(str, name))}), which is not run: pass a stock pipeline."
-        )
-    if not isinstance(name, str) or not hasattr(diffusers, name):
-        raise ValueError(f"{index} names the pipeline {name!r}, which diffusers does not have: pass a stock one.")
+    content = _checked_index(index)
     for part in _parts(content):
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{index} lists the component {part!r}, but {folder / part} does not exist.")
@@ -199,6 +214,21 @@ def component_names(folder: Path) -> list[str]:
     return _parts(check_folder(folder))
 
 
+def _checked_index(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): pass an intact diffusers folder.") from error
+    name = content.get("_class_name")
+    if isinstance(name, list):
+        raise ValueError(
+            f"{path.parent} needs custom code ({'.'.join(map(str, name))}), which is not run: pass a stock pipeline."
+        )
+    if not isinstance(name, str) or not hasattr(diffusers, name):
+        raise ValueError(f"{path} names the pipeline {name!r}, which diffusers does not have: pass a stock one.")
+    return content
+
+
 def _parts(index: dict[str, Any]) -> list[str]:
     return [
         name
@@ -208,8 +238,14 @@ def _parts(index: dict[str, Any]) -> list[str]:
 
 
 def _download(hub_id: str, revision: str | None, *, local_only: bool) -> Path:
-    try:
+    with _hub_errors(hub_id):
         return Path(DiffusionPipeline.download(hub_id, revision=revision, local_files_only=local_only))
+
+
+@contextmanager
+def _hub_errors(hub_id: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"The base model {hub_id!r} is neither a folder on this machine nor a hub model that is cached or can be "

@@ -41,11 +41,7 @@ class Conditioning:
 
 def family(pipe: DiffusionPipeline) -> str:
     """Return ``sd1``, ``sd2`` or ``sdxl``; ``ValueError`` for every pipeline whose erasure could not be guaranteed."""
-    if not isinstance(pipe, StableDiffusionPipeline | StableDiffusionXLPipeline):
-        raise ValueError(
-            f"The pipeline is a {type(pipe).__name__}, but only Stable Diffusion 1.x, 2.x and XL text-to-image "
-            "pipelines are supported: load the model as StableDiffusionPipeline or StableDiffusionXLPipeline."
-        )
+    check_class(type(pipe))
     config = pipe.unet.config
     if config.in_channels != pipe.vae.config.latent_channels or config.time_cond_proj_dim is not None:
         raise ValueError(
@@ -65,6 +61,15 @@ def family(pipe: DiffusionPipeline) -> str:
     if isinstance(pipe, StableDiffusionXLPipeline):
         return "sdxl"
     return "sd2" if config.use_linear_projection else "sd1"
+
+
+def check_class(pipeline_class: type) -> None:
+    """Refuse a class of pipelines that are of no family."""
+    if not issubclass(pipeline_class, StableDiffusionPipeline | StableDiffusionXLPipeline):
+        raise ValueError(
+            f"The pipeline is a {pipeline_class.__name__}, but only Stable Diffusion 1.x, 2.x and XL text-to-image "
+            "pipelines are supported: load the model as StableDiffusionPipeline or StableDiffusionXLPipeline."
+        )
 
 
 def names_sdxl(class_name: str) -> bool:
@@ -103,8 +108,14 @@ def latent_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device) -> Conditioning:
-    """Encode every distinct prompt once, the empty one as this pipeline's own unconditional prompt."""
+def encode_prompts(
+    pipe: DiffusionPipeline, prompts: Sequence[str], *, device: torch.device, is_empty_unconditional: bool = True
+) -> Conditioning:
+    """Encode every distinct prompt once.
+
+    The empty one becomes this pipeline's own unconditional prompt, which is zero in most SDXL models; without
+    ``is_empty_unconditional`` it is encoded by its tokens, as every other one.
+    """
     for prompt in prompts:
         check_length(pipe, prompt)
     distinct = list(dict.fromkeys(prompts))
@@ -113,7 +124,7 @@ def encode_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], *, device: t
         prompt_embeds, _ = pipe.encode_prompt(**texts)
         return Conditioning(_rows_of(distinct), prompt_embeds.to(pipe.unet.dtype))
     prompt_embeds, _, pooled_prompt_embeds, _ = pipe.encode_prompt(**texts)
-    if "" in distinct and pipe.config.force_zeros_for_empty_prompt:
+    if "" in distinct and is_empty_unconditional and pipe.config.force_zeros_for_empty_prompt:
         prompt_embeds[distinct.index("")] = 0.0
         pooled_prompt_embeds[distinct.index("")] = 0.0
     _, height, width = (side * pipe.vae_scale_factor for side in latent_shape(pipe))

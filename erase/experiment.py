@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import psutil
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from erase import artifact, base_model
 from erase.config import RunConfig, load_method, method_config
-from erase.diffusion import names_sdxl
+from erase.diffusion import check_class, names_sdxl
 from erase.output import check_out, check_room
 from erase.run import POOL, Run
 
@@ -42,9 +43,11 @@ def run_experiment(
     Returns:
         The erased pipeline.
     """
-    # refuses what does not fit together before a model is loaded
+    # refuses what does not fit together before a model is loaded, downloaded or hashed
     retain = config.retain_prompts()
-    load_method(config.method).plan(None, config.to_concept(), retain, method_config(config))
+    load_method(config.method).plan(pipe, config.to_concept(), retain, method_config(config))
+    if pipe is None:
+        check_family(config)
     config = replace(config, device=base_model.pick_device(config.device))
     if config.out is None:
         return _erase(config, retain, pipe=pipe, run=_run_of(config, None, quiet))
@@ -69,11 +72,17 @@ def run_experiment(
     return erased
 
 
-def check_family(config: RunConfig) -> None:
-    """Refuse a base model that the method does not support, before it is loaded."""
-    index = base_model.check_folder(base_model.resolve(config.base_model))
+def check_family(config: RunConfig, *, local_only: bool = False) -> None:
+    """Refuse a base model that the method does not support by its model index alone, before its weights are needed.
+
+    Args:
+        config: Checked settings.
+        local_only: Download nothing, not even the index of a hub model.
+    """
+    name = base_model.read_index(config.base_model, local_only=local_only)["_class_name"]
+    check_class(getattr(diffusers, name))
     families = load_method(config.method).FAMILIES
-    if "sdxl" not in families and names_sdxl(index["_class_name"]):
+    if "sdxl" not in families and names_sdxl(name):
         raise ValueError(
             f"The method {config.method!r} supports {', '.join(families)}, but {config.base_model!r} is a model of the "
             "family sdxl: choose another method."
@@ -81,7 +90,9 @@ def check_family(config: RunConfig) -> None:
 
 
 def check_ahead(config: RunConfig, *, skip_complete: bool) -> None:
-    """Refuse what can be seen without the base model: settings that do not fit together, or an output in the way.
+    """Refuse what can be seen without weights.
+
+    That is settings that do not fit together, a model that the method does not support, or an output in the way.
 
     Args:
         config: Checked settings.
@@ -89,6 +100,7 @@ def check_ahead(config: RunConfig, *, skip_complete: bool) -> None:
     """
     method, retain = load_method(config.method), config.retain_prompts()
     method.plan(None, config.to_concept(), retain, method_config(config))
+    check_family(config)
     if config.out is not None and not (skip_complete and has_result(config)):
         check_out(Path(config.out))
 
@@ -132,7 +144,6 @@ def _run_of(config: RunConfig, work: Path | None, quiet: bool) -> Run:
 
 def _erase(config: RunConfig, retain: list[str], *, pipe: DiffusionPipeline | None, run: Run) -> DiffusionPipeline:
     if pipe is None:
-        check_family(config)
         pipe = base_model.load(config.base_model, device=config.device, dtype=run.dtype)
     return load_method(config.method).erase(pipe, config.to_concept(), retain, method_config(config), run)
 

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from erase import base_model
 from erase.artifact import CARD
 from erase.config import RunConfig, load_method, method_config
-from erase.experiment import artifact_bytes, has_result, is_complete
+from erase.experiment import artifact_bytes, check_family, has_result, is_complete
 from erase.output import check_out
 
 
@@ -59,6 +59,7 @@ def make_plan(config: RunConfig) -> Plan:
         if Path(config.base_model).exists() or base_model.HUB_ID.fullmatch(config.base_model) is None:
             raise
         return Plan(config, **steps, disk_bytes=None, seconds_per_forward=None, is_done=is_done)
+    check_family(config, local_only=True)
     if is_done and not is_complete(config):  # made from other weights of that name
         check_out(Path(str(config.out)))
     seconds = time_forward(folder, device=config.device, dtype=config.dtype)

@@ -229,9 +229,9 @@ def _as_recognised(pipe: DiffusionPipeline) -> Iterator[None]:
         yield
         return
     guider = pipe.guider
-    before = guider.statistic, guider.weight
+    before = guider.statistic, guider.statistics, guider.weight
     try:
         with guider.guide(pipe.unet, is_guided=False, steps=1, weight=guider.config.target_weight):
             yield
     finally:
-        guider.statistic, guider.weight = before
+        guider.statistic, guider.statistics, guider.weight = before

@@ -134,29 +134,39 @@ def _quiet(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
     return pipe
 
 
+_BUILD = {
+    "sd1": _build_sd,
+    "sd2": lambda: _build_sd("v_prediction", use_linear_projection=True),
+    "sdxl": _build_sdxl,
+}
+
+
 @pytest.fixture
 def tiny_pipe() -> StableDiffusionPipeline:
     """A fresh Stable Diffusion 1.x pipeline of 16 x 16 pixels; the same weights each time."""
-    return _build_sd()
+    return _BUILD["sd1"]()
 
 
 @pytest.fixture
 def tiny_pipe_v() -> StableDiffusionPipeline:
     """The Stable Diffusion 2.x shape: linear projections and v-prediction."""
-    return _build_sd("v_prediction", use_linear_projection=True)
+    return _BUILD["sd2"]()
 
 
 @pytest.fixture
 def tiny_pipe_xl() -> StableDiffusionXLPipeline:
     """The SDXL shape: two text encoders, pooled embeddings and time ids."""
-    return _build_sdxl()
+    return _BUILD["sdxl"]()
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_pipe`` as a folder whose text encoder has the hub's key layout (``text_model.*``)."""
+def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_pipe`` as a folder whose text encoder has the hub's key layout (``text_model.*``).
+
+    ``parametrize("tiny_folder", ["sd2", "sdxl"], indirect=True)`` gives a test and all its fixtures another family.
+    """
     folder = tmp_path_factory.mktemp("tiny") / "pipe"
-    _build_sd().save_pretrained(folder)
+    _BUILD[getattr(request, "param", "sd1")]().save_pretrained(folder)
     weights = folder / "text_encoder" / "model.safetensors"
     tensors = load_file(weights)
     if not any(name.startswith("text_model.") for name in tensors):

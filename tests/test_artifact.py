@@ -161,10 +161,29 @@ def test_a_stranger_opens_the_folder_and_sees_the_same_image(tmp_path, tiny_fold
 
 
 @pytest.mark.parametrize("form", ["pipeline", "delta"])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2", "sdxl"], indirect=True)
 def test_loading_gives_the_erased_pipeline_back(saved, tiny_folder, form):
     folder = saved / {"pipeline": "erased", "delta": "delta"}[form]
-    assert np.array_equal(image(erase.load_erased(folder)), image(changed(tiny_folder)))
+    loaded = erase.load_erased(folder)
+    assert np.array_equal(image(loaded), image(changed(tiny_folder)))
+    wanted = artifact.named_tensors(changed(tiny_folder))
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in artifact.named_tensors(loaded).items())
+    assert artifact.read_card(folder)["changed_tensors"] == [f"unet.{KEY}"]
     assert erase.load_erased(folder, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tiny_folder", ["sdxl"], indirect=True)
+def test_the_second_text_encoder_of_sdxl_is_a_part_of_both_forms(tiny_folder, tmp_path):
+    pipe = changed(tiny_folder)
+    with torch.no_grad():
+        pipe.text_encoder_2.text_projection.weight.add_(0.5)
+    wanted = artifact.named_tensors(pipe)
+    for form in ("pipeline", "delta"):
+        folder = save(pipe, tmp_path / form, tiny_folder, form)
+        assert artifact.read_card(folder)["changed_tensors"] == ["text_encoder_2.text_projection.weight", f"unet.{KEY}"]
+        found = artifact.named_tensors(erase.load_erased(folder))
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
 
 
 def test_the_record_is_complete(erased, tiny_folder):

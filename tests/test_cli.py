@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import psutil
 import pytest
 import yaml
@@ -17,6 +18,8 @@ import yaml
 import erase
 from erase.artifact import read_card
 from erase.cli import main
+from erase.config import read_config
+from erase.experiment import run_experiment
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -197,6 +200,42 @@ def test_a_mistake_in_the_last_run_is_found_before_the_first_one_starts(call, tm
     assert (code, out) == (2, "")
     assert "but 1 retain prompts were given" in err
     assert not (tmp_path / "a").exists()
+
+
+def test_a_model_that_the_method_does_not_support_is_refused_without_its_weights(
+    call, tmp_path, tiny_folder, tiny_pipe_xl, monkeypatch
+):
+    tiny_pipe_xl.save_pretrained(tmp_path / "xl")
+    for weights in (tmp_path / "xl").rglob("*.safetensors"):
+        weights.unlink()
+    settings = {"concept": {"target": "Cats"}, "retain": ["a dog"], "method": "unguide"}
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({**settings, "base_model": "xl", "out": "b"}))
+    (tmp_path / "a.yaml").write_text(
+        yaml.safe_dump({"concept": {"target": "Cats"}, "method": "uce", "base_model": str(tiny_folder), "out": "a"})
+    )
+    for arguments in (["b.yaml"], ["a.yaml", "b.yaml"], ["b.yaml", "--dry-run"]):
+        code, out, err = call("run", *arguments, "--quiet")
+        assert (code, out) == (2, "")
+        assert err == (
+            "erase: The method 'unguide' supports sd1, sd2, but 'xl' is a model of the family sdxl: choose another "
+            "method.\n"
+        )
+        assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match="is a model of the family sdxl"):
+        run_experiment(read_config(tmp_path / "b.yaml"), quiet=True)
+    # of a hub model the index alone is fetched; here it is in the cache, and nothing else of the model is
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "models--someone--xl"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    (cached / "snapshots").mkdir()
+    (tmp_path / "xl").rename(cached / "snapshots" / ("0" * 40))
+    code, _, err = call("run", "b.yaml", "--base-model", "someone/xl")
+    assert (code, "'someone/xl' is a model of the family sdxl" in err) == (2, True)
+    index = cached / "snapshots" / ("0" * 40) / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionXLPipeline", "StableDiffusion3Pipeline"))
+    code, _, err = call("run", "b.yaml", "method=esd", "retain=[]", "--base-model", "someone/xl")
+    assert (code, "is a StableDiffusion3Pipeline, but only Stable Diffusion 1.x, 2.x and XL" in err) == (2, True)
 
 
 def test_a_slash_at_the_end_of_the_output_is_no_part_of_the_seeds_names(call, tmp_path, tiny_folder):

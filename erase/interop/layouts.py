@@ -24,6 +24,7 @@ Value = TypeVar("Value")
 UNGUIDE_ALPHA = 8  # what the authors' scripts pass; the file of weights does not hold it
 _LDM_UNET = "model.diffusion_model."
 _LDM_TEXT = "cond_stage_model.transformer."
+_LDM_OPEN_CLIP = "cond_stage_model.model."  # of SD 2.x, where the text encoder is one of OpenCLIP
 # parts of a LatentDiffusion checkpoint that no erasure changes: the autoencoder, averaged copies, the noise schedule
 _LDM_OTHER = re.compile(
     r"first_stage_model\.|model_ema\.|logvar$|betas$|lvlb_weights$|scale_factor$|alphas_cumprod|sqrt_|log_one_minus|"
@@ -126,6 +127,11 @@ def _read_concept_ablation(source: Source, pipe: DiffusionPipeline, base: Mappin
 
 def _read_ldm(source: Source, pipe: DiffusionPipeline, base: Mapping[str, torch.Tensor]) -> Changes:
     content = _ldm_state(source.content)
+    if any(name.startswith(_LDM_OPEN_CLIP) for name in content):
+        raise ValueError(
+            f"{source.path} holds an OpenCLIP text encoder under {_LDM_OPEN_CLIP!r}, as whole checkpoints of SD 2.x "
+            f"do, whose names are not read: if only the UNet was trained, save the tensors under {_LDM_UNET!r} alone."
+        )
     inner = [name.removeprefix(_LDM_UNET) for name in content if name.startswith(_LDM_UNET)]
     names = from_ldm(inner, pipe.unet.config)
     weights = _once(source, ((f"unet.{names.get(own, own)}", content[_LDM_UNET + own]) for own in inner))

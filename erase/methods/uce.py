@@ -110,7 +110,8 @@ def _edited_tokens(
             anchor, anchor_place = _place(pipe, template, concept.anchor) if concept.anchor else ("", 0)
             rows.append((target, place, anchor, anchor_place))
     prompts = [text for target, _, anchor, _ in rows for text in (target, anchor)]
-    conditioning = encode_prompts(pipe, prompts, device=run.device)
+    # by its tokens, the empty anchor is the start token, as in the authors' code; SDXL's zeros would erase into nothing
+    conditioning = encode_prompts(pipe, prompts, device=run.device, is_empty_unconditional=False)
     targets, anchors = [], []
     for target, place, anchor, anchor_place in rows:
         ours, theirs = (conditioning.prompt_embeds[conditioning.index[text]] for text in (target, anchor))
@@ -124,7 +125,7 @@ def _retained(pipe: DiffusionPipeline, retain: list[str], config: Config, run: R
     """Return the embeddings of the retain prompts' tokens: the last one of each, or all but the one that begins it."""
     if not retain:
         return torch.zeros(0, pipe.unet.config.cross_attention_dim, device=run.device)
-    conditioning = encode_prompts(pipe, retain, device=run.device)
+    conditioning = encode_prompts(pipe, retain, device=run.device, is_empty_unconditional=False)
     if config.tokens == "all":
         return conditioning.prompt_embeds[:, 1:].flatten(0, 1)
     return torch.stack([conditioning.prompt_embeds[row, _last(pipe, text)] for text, row in conditioning.index.items()])

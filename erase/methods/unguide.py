@@ -39,6 +39,7 @@ PAPER = "UnGuide: Learning to Forget with LoRA-Guided Diffusion Models, arXiv 25
 VARIANTS = ("strict", "u")
 MODES = ("exact", "upstream")
 _OBSERVED_BATCH = 8  # samples of the calibration that are made together
+_RECOGNISED = 0.5  # the least share of each target's samples that has to be above a threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Config:
         generation_steps: Denoising steps of the images that the threshold is found on; for other numbers the same
             share of the steps decides.
         generation_guidance: The guidance scale of these images.
-        calibration_samples: How many of them, for the forget and for the retain prompts each.
+        calibration_samples: How many of them, for the forget and for the retain prompts each; targets share them.
         quantile: Share of the retain samples that the threshold leaves to the base; none given puts it where it parts
             forget and retain samples best (Youden's index: the share above it of the former minus that of the latter).
     """
@@ -153,7 +154,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
                 states = Trajectories(pipe, pairs, config.sampling(), conditioning=conditioning, delta=delta, run=run)
                 _train(states, kept, config, settings=settings)
                 delta.commit()
-            return _decide(pipe, [pair.target for pair in pairs], retain, config, run)
+            return _decide(pipe, concept, retain, config, run)
 
 
 def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], config: Config) -> dict[str, int]:
@@ -165,6 +166,11 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
         raise ValueError(f"UnGuide supports {', '.join(FAMILIES)}, but this model is {found}: choose another method.")
     if config.mode == "exact" and not retain:
         raise ValueError("UnGuide finds its threshold on benign prompts, but there are none: add some to 'retain'.")
+    if config.calibration_samples < len(concept.target):
+        raise ValueError(
+            f"calibration_samples is {config.calibration_samples} for {len(concept.target)} targets, but each target "
+            "needs a sample to show that it is recognised: raise it."
+        )
     if config.retain_weight and not retain:
         raise ValueError("retain_weight needs benign prompts, but there are none: add some to 'retain'.")
     sampling = config.sampling()
@@ -268,11 +274,12 @@ def _update(
     return loss.item()
 
 
-def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
-    """Find the threshold of the decision, and return the pipeline that has it; refuse one that decides nothing."""
+def _decide(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
+    """Find the threshold of the decision, and return the pipeline that has it; refuse one that misses a target."""
     lora = _lora_of(pipe.unet)
     guider = UnGuidance(
         threshold=math.inf,
+        early_thresholds=[None] * (config.observe_steps - 1),
         observe_steps=config.observe_steps,
         num_inference_steps=config.generation_steps,
         target_weight=config.target_weight if config.mode == "exact" else -1.0,
@@ -285,26 +292,43 @@ def _decide(pipe: DiffusionPipeline, forget: list[str], retain: list[str], confi
     )
     guider.weights = lora
     with run.stage("threshold"):
-        shown = _observe(pipe, guider, forget, config, run)
-        benign = _observe(pipe, guider, retain, config, run) if retain else torch.empty(0)
+        shown = _observe(pipe, guider, [concept.prompts(name) for name in concept.target], config, run)
+        benign = _observe(pipe, guider, [retain], config, run) if retain else torch.empty(config.observe_steps, 0)
         if config.mode == "exact":
-            quantile = config.quantile
-            threshold = _parting(shown, benign) if quantile is None else float(torch.quantile(benign, quantile))
+            thresholds = [_threshold(*after, config.quantile) for after in zip(shown, benign, strict=True)]
         else:
-            threshold = float(_observe(pipe, guider, [""], config, run).mean())
-    found = {"forget_above": (shown > threshold).double().mean().item()}
+            thresholds = [float(after.mean()) for after in _observe(pipe, guider, [[""]], config, run)]
+    by_targets = [_by_target(*after, concept) for after in zip(shown, thresholds, strict=True)]
+    early = [
+        threshold if math.isfinite(threshold) and min(by_target.values()) >= _RECOGNISED else None
+        for threshold, by_target in zip(thresholds[:-1], by_targets[:-1], strict=True)
+    ]
+    threshold, by_target, shown, benign = thresholds[-1], by_targets[-1], shown[-1], benign[-1]
+    found: dict[str, Any] = {"forget_above": (shown > threshold).double().mean().item()}
+    found["forget_above_by_target"] = by_target
     if len(benign):
         found["retain_above"] = (benign > threshold).double().mean().item()
         found["auroc"] = (shown[:, None] > benign).double().mean().item()
-    run.log({"event": "threshold", "threshold": threshold, **found})
+    run.log({"event": "threshold", "threshold": threshold, "early_thresholds": early, **found})
     logger.info("UnGuide decides at %.4g: %s", threshold, found)
-    if not math.isfinite(threshold) or found["forget_above"] < 0.5:
+    missed = min(by_target, key=lambda name: by_target[name])
+    if not math.isfinite(threshold) or by_target[missed] < _RECOGNISED:
         raise ValueError(
-            f"The adapter changes only {found['forget_above']:.0%} of the forget samples by more than benign ones "
+            f"The adapter changes only {by_target[missed]:.0%} of the samples of {missed!r} by more than benign ones "
             f"(threshold {threshold:.3g}), so the target would not be erased: raise steps or lr."
         )
-    guider.register_to_config(threshold=threshold, calibration=found)
+    guider.register_to_config(threshold=threshold, early_thresholds=early, calibration=found)
     return _guided(pipe, guider)
+
+
+def _by_target(shown: torch.Tensor, threshold: float, concept: Concept) -> dict[str, float]:
+    """Return the share above the threshold of each target's samples, among which targets take turns."""
+    turns = len(concept.target)
+    return {name: (shown[i::turns] > threshold).double().mean().item() for i, name in enumerate(concept.target)}
+
+
+def _threshold(shown: torch.Tensor, benign: torch.Tensor, quantile: float | None) -> float:
+    return _parting(shown, benign) if quantile is None else float(torch.quantile(benign, quantile))
 
 
 def _parting(shown: torch.Tensor, benign: torch.Tensor) -> float:
@@ -326,9 +350,12 @@ def _guided(pipe: DiffusionPipeline, guider: UnGuidance, **components: Any) -> U
 
 
 def _observe(
-    pipe: DiffusionPipeline, guider: UnGuidance, prompts: Sequence[str], config: Config, run: Run
+    pipe: DiffusionPipeline, guider: UnGuidance, sets: Sequence[Sequence[str]], config: Config, run: Run
 ) -> torch.Tensor:
-    """Return the disagreement of ``calibration_samples`` generations, which stop once it is known."""
+    """Return the disagreement of ``calibration_samples`` generations, which stop once it is known; sets take turns.
+
+    It has a row for each observed step, after which it is: (observe_steps, samples).
+    """
     # the caller's scheduler keeps its state
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     observer = _guided(pipe, guider, scheduler=scheduler, safety_checker=None)
@@ -339,7 +366,7 @@ def _observe(
         return tensors
 
     count = config.calibration_samples
-    picked = [prompts[index * len(prompts) // count % len(prompts)] for index in range(count)]
+    picked = _spread(sets, count)
     found = []
     for first in range(0, count, _OBSERVED_BATCH):
         batch = range(first, min(first + _OBSERVED_BATCH, count))
@@ -351,5 +378,20 @@ def _observe(
             output_type="latent",
             callback_on_step_end=stop,
         )
-        found.append(guider.statistic)
-    return torch.cat(found)
+        found.append(guider.statistics)
+    return torch.cat(found, dim=1)
+
+
+def _spread(sets: Sequence[Sequence[str]], count: int) -> list[str]:
+    """Return ``count`` prompts; the sets take turns, and what is taken of each is spread evenly over it.
+
+    Example:
+        >>> _spread([["a", "b", "c", "d"], ["x", "y"]], 4)
+        ['a', 'x', 'c', 'y']
+    """
+    picked = []
+    for index in range(count):
+        turn, place = index % len(sets), index // len(sets)
+        taken = len(range(turn, count, len(sets)))
+        picked.append(sets[turn][place * len(sets[turn]) // taken])
+    return picked

@@ -154,16 +154,20 @@ class Authors:
         return self.folder / "lora.pth", changed
 
     def kohya(self) -> Changed:
-        """A LoRA of kohya's trainer, or of SPM: UNet (a convolution among them) and text encoder."""
+        """A LoRA of kohya's trainer, or of SPM: UNet (a convolution among them) and every text encoder."""
         saved = {}
-        modules = {"down_blocks.1.attentions.0.proj_in": (1, 1), "mid_block.resnets.0.conv1": (3, 3)}
-        modules |= {name.removesuffix(".weight"): () for name in self.base.unet.state_dict() if _is_key_or_value(name)}
-        for path, kernel in modules.items():
-            weight = self.base.unet.state_dict()[f"{path}.weight"]
-            saved |= self._kohya_pair("lora_unet_" + path.replace(".", "_"), weight, kernel)
-        for path in ("encoder.layers.1.self_attn.q_proj", "encoder.layers.1.self_attn.out_proj"):
-            weight = self.base.text_encoder.state_dict()[f"{path}.weight"]
-            saved |= self._kohya_pair("lora_te_text_model_" + path.replace(".", "_"), weight, ())
+        weights = self.base.unet.state_dict()
+        modules = ["down_blocks.1.attentions.0.proj_in", "mid_block.resnets.0.conv1"]
+        modules += [name.removesuffix(".weight") for name in weights if _is_key_or_value(name)]
+        for path in modules:
+            weight = weights[f"{path}.weight"]
+            saved |= self._kohya_pair("lora_unet_" + path.replace(".", "_"), weight, tuple(weight.shape[2:]))
+        second = self.base.components.get("text_encoder_2")
+        encoders = {"te1": self.base.text_encoder, "te2": second} if second else {"te": self.base.text_encoder}
+        for key, encoder in encoders.items():
+            for path in ("encoder.layers.1.self_attn.q_proj", "encoder.layers.1.self_attn.out_proj"):
+                weight = encoder.get_submodule("text_model." * (key == "te2") + path).weight
+                saved |= self._kohya_pair(f"lora_{key}_text_model_" + path.replace(".", "_"), weight, ())
         path = self.folder / "spm.safetensors"
         save_file(
             saved, path, metadata={"prompts": "cat", "rank": "2", "alpha": "1.0", "ss_tag_frequency": "all captions"}
@@ -185,18 +189,11 @@ class Authors:
 
     def _fused(self, path: Path) -> dict[str, torch.Tensor]:
         """What diffusers makes of a LoRA."""
-        pipe = StableDiffusionPipeline(**copy.deepcopy(self.base.components), requires_safety_checker=False)
+        pipe = copy.deepcopy(self.base)
         pipe.load_lora_weights(path)
-        pipe.fuse_lora()
+        pipe.fuse_lora(components=[name for name in pipe._lora_loadable_modules if name in pipe.components])
         pipe.unload_lora_weights()
-        after = {
-            **{f"unet.{name}": each for name, each in pipe.unet.state_dict().items()},
-            **{f"text_encoder.text_model.{name}": each for name, each in pipe.text_encoder.state_dict().items()},
-        }
-        before = {
-            **{f"unet.{name}": each for name, each in self.base.unet.state_dict().items()},
-            **{f"text_encoder.text_model.{name}": each for name, each in self.base.text_encoder.state_dict().items()},
-        }
+        before, after = _state(self.base), _state(pipe)
         return {name: each for name, each in after.items() if not torch.equal(each, before[name])}
 
     def _kohya_pair(self, name: str, weight: torch.Tensor, kernel: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -225,6 +222,15 @@ class Authors:
     def _of_text_encoder(self, encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
         state = encoder.state_dict()
         return {f"text_encoder.text_model.{name}": each for name, each in state.items() if "layers.0" in name}
+
+
+def _state(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Tensors of the UNet and the text encoders by component and the hub's name."""
+    state = {f"unet.{name}": each for name, each in pipe.unet.state_dict().items()}
+    state |= {f"text_encoder.text_model.{name}": each for name, each in pipe.text_encoder.state_dict().items()}
+    if second := pipe.components.get("text_encoder_2"):
+        state |= {f"text_encoder_2.{name}": each for name, each in second.state_dict().items()}
+    return state
 
 
 def _is_key_or_value(name: str) -> bool:

@@ -44,7 +44,15 @@ def read(path: Path, out: Path, base: Path, **options: object) -> Path:
 
 
 @pytest.mark.parametrize("form", ["pipeline", "delta"])
-@pytest.mark.parametrize("project", [*EXACT, *LORAS])
+@pytest.mark.parametrize(
+    ("tiny_folder", "project"),
+    [
+        *(("sd1", project) for project in (*EXACT, *LORAS)),
+        *(("sd2", project) for project in ("esd", "ldm", "advunlearn", "kohya", "peft", "unguide_linear")),
+        *(("sdxl", project) for project in ("esd", "esd_full", "concept_ablation", "kohya", "peft")),
+    ],
+    indirect=["tiny_folder"],
+)
 def test_a_file_changes_what_its_author_changed_and_nothing_else(authors, tmp_path, tiny_folder, project, form):
     path, changed = getattr(authors, project)()
     before = artifact.named_tensors(copy.deepcopy(authors.base))
@@ -175,6 +183,26 @@ def test_an_alpha_in_peft_files_is_read_from_every_place(authors, tmp_path, tiny
     save_file(renamed, wrapped / "adapter_model.safetensors")
     (wrapped / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4, "use_rslora": True}))
     assert strengths(wrapped, "wrapped").item() == pytest.approx(4 / 2**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("tiny_folder", ["sd2"], indirect=True)
+def test_a_whole_checkpoint_of_sd2_is_refused_for_its_text_encoder_and_its_unet_alone_is_read(
+    authors, tmp_path, tiny_folder
+):
+    path, changed = authors.ldm()
+    content = torch.load(path, weights_only=True)["state_dict"]
+    unet = {name: each for name, each in content.items() if not name.startswith("cond_stage_model.")}
+    torch.save(
+        {"state_dict": {**unet, "cond_stage_model.model.transformer.resblocks.0.ln_1.bias": torch.ones(2)}}, path
+    )
+    with pytest.raises(
+        ValueError, match=r"OpenCLIP text encoder .* save the tensors under 'model.diffusion_model.' alone"
+    ):
+        read(path, tmp_path / "out", tiny_folder)
+    assert not (tmp_path / "out").exists()
+    torch.save({"state_dict": unet}, path)
+    card = artifact.read_card(read(path, tmp_path / "out", tiny_folder))
+    assert set(card["changed_tensors"]) == changed.keys()
 
 
 def test_names_of_a_whole_stable_diffusion_unet_and_of_any_part_of_it(to_ldm):

@@ -65,6 +65,7 @@ def guided(tmp_path_factory, tiny_folder) -> Path:
     return Path(settings["out"])
 
 
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2", "sdxl"], indirect=True)
 def test_esd_loads_as_its_authors_load_it(of_unet, base, tmp_path):
     path = interop.write(of_unet, tmp_path / "esd.safetensors", "esd")
     saved = load_file(path)
@@ -103,13 +104,14 @@ def test_advunlearn_loads_as_its_authors_load_it(of_text_encoder, base, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("fixture", "layout", "name"),
+    ("tiny_folder", "fixture", "layout", "name"),
     [
-        ("of_unet", "esd", "x.safetensors"),
-        ("of_unet", "concept-ablation", "delta.bin"),
-        ("of_text_encoder", "concept-ablation", "delta.bin"),
-        ("of_text_encoder", "advunlearn", "TextEncoder.pt"),
+        *((family, "of_unet", "esd", "x.safetensors") for family in ("sd1", "sd2", "sdxl")),
+        *((family, "of_unet", "concept-ablation", "delta.bin") for family in ("sd1", "sd2", "sdxl")),
+        *((family, "of_text_encoder", "concept-ablation", "delta.bin") for family in ("sd1", "sd2")),
+        *((family, "of_text_encoder", "advunlearn", "TextEncoder.pt") for family in ("sd1", "sd2")),
     ],
+    indirect=["tiny_folder"],
 )
 def test_what_was_written_is_read_back_to_the_bit(request, tmp_path, tiny_folder, fixture, layout, name):
     folder = request.getfixturevalue(fixture)
@@ -119,6 +121,7 @@ def test_what_was_written_is_read_back_to_the_bit(request, tmp_path, tiny_folder
     assert artifact.read_card(again)["changed_tensors"] == artifact.read_card(folder)["changed_tensors"]
 
 
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2", "sdxl"], indirect=True)
 def test_our_own_two_forms_go_both_ways(of_unet, tmp_path):
     small = interop.write(of_unet, tmp_path / "small", "delta")
     assert tensors(interop.write(small, tmp_path / "whole", "pipeline")) == tensors(of_unet)

@@ -235,6 +235,7 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe) -> None:
     pools = {"gradient": 2 * 4 * (3 + 4), "random": 2 * 4 * (2 + 4)}
     for changes, hand in [
         ({}, (pools["gradient"] + 6 * 3 + 4 * 3, 6 * 3 + 4 * 3)),
+        ({"attack_steps": 1, "attack_optimizer": "sign"}, (pools["gradient"] + 6 * 3 + 4, 6 * 3 + 4)),  # fast
         ({"attack": "random"}, (pools["random"] + 6 * 3, 6 * 3)),
         ({"attack": "none", "retain_weight": 0.0}, (2 * 4 * 2 + 6, 6)),
     ]:
@@ -386,11 +387,12 @@ def test_the_saved_text_encoder_plugs_into_another_pipeline(tiny_folder: Path, t
 
 def test_upstream_differs_from_the_correct_attack(tiny_pipe) -> None:
     found = set()
-    for changes in ({}, {"compat": "upstream"}, {"attack": "random"}, {"attack": "none"}):
+    fast = {"attack_steps": 1, "attack_optimizer": "sign"}
+    for changes in ({}, fast, {"compat": "upstream"}, {"attack": "random"}, {"attack": "none"}):
         pipe = copy.deepcopy(tiny_pipe)
         run_adv(pipe, **changes)
         found.add(weights(pipe))
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe, tiny_pipe_xl) -> None:

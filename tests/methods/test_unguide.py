@@ -256,6 +256,47 @@ def test_the_whole_erasure_finds_the_best_threshold(tiny_pipe) -> None:
     assert config.calibration["forget_above"] >= config.calibration["retain_above"]
 
 
+@pytest.mark.parametrize(("target", "is_told_early"), [("a cat", True), ("x" * 60, False)])
+def test_fewer_observed_steps_have_a_threshold_where_they_tell_the_target(tiny_pipe, target, is_told_early) -> None:
+    changes = {"observe_steps": 3, "generation_steps": 12, "lr": 0.1, "steps": 10}
+    config = run_unguide(tiny_pipe, Concept(target=target), **changes).guider.config
+    first, second = config.early_thresholds
+    assert (first is not None) == is_told_early
+    assert 0 < config.threshold < second  # the adapter of random weights does less at each further step
+    assert first is None or second < first
+
+
+def test_one_target_that_is_not_recognised_is_refused_although_the_others_are(tiny_pipe) -> None:
+    fish = "x" * 60
+    concept = Concept(target=("a cat", fish))
+    with pytest.raises(ValueError, match=r"only \d+% of the samples of 'a cat' .* the target would not be erased"):
+        unguide.erase(tiny_pipe, concept, [fish], unguide.Config(**QUICK), Run(quiet=True))
+    config = run_unguide(tiny_pipe, concept).guider.config
+    assert set(config.calibration["forget_above_by_target"]) == set(concept.target)
+    with pytest.raises(ValueError, match="calibration_samples is 1 for 2 targets"):
+        unguide.plan(None, concept, BENIGN, unguide.Config(calibration_samples=1))
+
+
+@pytest.mark.parametrize(("targets", "templates", "count"), [(2, 64, 64), (3, 10, 64), (5, 80, 12), (1, 12, 64)])
+def test_every_target_has_its_share_of_the_samples_and_its_templates_are_spread(
+    targets: int, templates: int, count: int
+) -> None:
+    concept = Concept(
+        target=[f"target {i}" for i in range(targets)], templates=[f"{{}} in place {i}" for i in range(templates)]
+    )
+    picked = unguide._spread([concept.prompts(name) for name in concept.target], count)
+    for name in concept.target:
+        own = [prompt for prompt in picked if prompt.startswith(f"{name} ")]
+        assert len(own) in (count // targets, -(-count // targets))
+        places = [int(prompt.split()[-1]) for prompt in own]
+        assert len(set(places)) == min(len(own), templates)
+        assert places == sorted(places)
+        assert max(places) >= templates - 1 - templates // len(own)
+    if targets == 1:
+        prompts = [pair.target for pair in concept.pairs()]
+        assert picked == [prompts[index * templates // count] for index in range(count)]
+
+
 def test_half_precision_trains_and_generates(tiny_pipe) -> None:
     tiny_pipe.to(torch.bfloat16, silence_dtype_warnings=True)
     guided = run_unguide(tiny_pipe)

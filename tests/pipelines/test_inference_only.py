@@ -103,6 +103,7 @@ def draw(pipe, prompt, **kwargs):
     return pipe(prompt, **{"generator": generators, "num_inference_steps": 2, "output_type": "np", **kwargs})
 
 
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 @pytest.mark.parametrize(
     ("prompt", "own", "wanted"),
     [
@@ -135,6 +136,7 @@ def test_a_negative_prompt_that_would_have_no_effect_is_refused(negative):
 
 
 @pytest.mark.parametrize("output_type", ["np", "pt", "pil"])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_only_blocked_rows_are_grey_and_flagged_and_the_others_are_the_base_s_bit_for_bit(listed, base, output_type):
     prompts, options = ["a dog", "on A CAT", "a fish"], {"num_images_per_prompt": 2, "output_type": output_type}
     found, plain = draw(listed, prompts, **options), draw(base, prompts, **options)

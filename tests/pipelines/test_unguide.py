@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -123,6 +124,7 @@ PROMPTS = ["a cat", "a dog"]
 
 
 @pytest.mark.parametrize("scale", [7.5, 1.0])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_benign_samples_are_the_base_s_bit_for_bit(guided, base, scale: float) -> None:
     set_threshold(guided, float("inf"))
     assert torch.equal(draw(guided, PROMPTS, scale=scale), draw(base, PROMPTS, scale=scale))
@@ -163,6 +165,7 @@ def with_lora(base, saved: Path) -> StableDiffusionPipeline:
 
 
 @pytest.mark.parametrize("weight", [-1.0, 0.5, 2.0])
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_the_hook_is_the_explicit_formula(guided, base, saved, weight: float) -> None:
     lora = with_lora(base, saved)
     wanted = torch.stack(
@@ -171,7 +174,7 @@ def test_the_hook_is_the_explicit_formula(guided, base, saved, weight: float) ->
     set_threshold(guided, -1.0)
     guided.guider.register_to_config(target_weight=weight)
     found = draw(guided, PROMPTS, steps=8)
-    assert guided.guider.steps_to_observe(8) == 1  # the least there is; 3 of 50 would be half a step
+    assert guided.guider.observation(8, rows=2, extra=2).steps == 1  # the least there is; 3 of 50 would be half a step
     assert torch.allclose(found, wanted, atol=1e-3 * wanted.abs().max())
     assert not torch.allclose(found, draw(base, PROMPTS, steps=8), atol=1e-2)
 
@@ -198,6 +201,7 @@ def test_the_statistic_is_the_formula_whatever_stands_in_the_unconditional_rows(
     torch.testing.assert_close(guided.guider.statistic, disagreement(PROMPTS), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("tiny_folder", ["sd1", "sd2"], indirect=True)
 def test_given_weights_0_and_1_are_the_adapter_and_the_base(guided, base, saved) -> None:
     lora = draw(with_lora(base, saved), PROMPTS)
     assert torch.equal(draw(guided, PROMPTS, weight=0.0), lora)
@@ -209,21 +213,81 @@ def test_given_weights_0_and_1_are_the_adapter_and_the_base(guided, base, saved)
         draw(guided, PROMPTS, weight=[1.0, 0.0, 0.0])
 
 
-@pytest.mark.parametrize("scale", [7.5, 1.0])
-def test_an_image_costs_what_the_design_allows(guided, scale: float) -> None:
+CALLS = {"plain": {}, "negative prompt": {"negative_prompt": ["blue", "red"]}, "without guidance": {"scale": 1.0}}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("observed", "steps"), [(5, 20), (3, 50)])  # of the canvas, and of Stable Diffusion
+def test_an_image_costs_what_the_design_allows(guided, observed: int, steps: int, call: str) -> None:
     counted: list[int] = []
     hook = guided.unet.conv_in.register_forward_hook(lambda module, inputs, output: counted.append(len(output)))
+    shipped = {"observe_steps": observed, "num_inference_steps": steps}
 
     def cost(threshold: float) -> int:
         counted.clear()
-        set_threshold(guided, threshold)
-        draw(guided, PROMPTS, scale=scale)
+        guided.guider.register_to_config(threshold=threshold, early_thresholds=[threshold] * (observed - 1), **shipped)
+        draw(guided, PROMPTS, steps=steps, **CALLS[call])
         return sum(counted)
 
-    plain = 2 * STEPS * (2 if scale > 1 else 1)
+    plain = 2 * steps * (1 if call == "without guidance" else 2)
     assert plain < cost(float("inf")) <= 1.25 * plain
+    assert guided.guider.weight.tolist() == [1.0, 1.0]
     assert 1.9 * plain < cost(-1.0) <= 2.1 * plain
+    assert guided.guider.weight.tolist() == [-1.0, -1.0]
     hook.remove()
+
+
+@pytest.mark.parametrize(("call", "observed"), [("plain", 5), ("negative prompt", 3), ("without guidance", 1)])
+def test_fewer_steps_have_a_threshold_of_their_own_or_are_not_enough(guided, call: str, observed: int) -> None:
+    def decide(threshold: float, early: list[float | None]) -> list[float]:
+        shipped = {"observe_steps": 5, "num_inference_steps": 20}
+        guided.guider.register_to_config(threshold=threshold, early_thresholds=early, **shipped)
+        draw(guided, PROMPTS, **CALLS[call])
+        assert torch.equal(guided.guider.statistics[-1], guided.guider.statistic)
+        return guided.guider.weight.tolist()
+
+    benign, target = [1.0, 1.0], [-1.0, -1.0]
+    only = [-1.0] * 4
+    if observed < 5:
+        only[observed - 1] = math.inf
+    assert decide(-1.0, only) == (target if observed == 5 else benign)
+    assert len(guided.guider.statistics) == observed
+    if observed < 5:  # these steps do not tell the target, so more decide than the cost allows
+        assert decide(math.inf, [None, None, None, -1.0]) == target
+        assert len(guided.guider.statistics) == 4
+    first = guided.guider.statistics[0]  # the first step sees the same noise, with and without guidance
+    decide(1.0, [1.0] * 4)
+    torch.testing.assert_close(guided.guider.statistics[0], first, rtol=1e-3, atol=1e-6)
+
+
+def test_one_step_would_erase_nothing_and_two_do(guided, base) -> None:
+    set_threshold(guided, -1.0)
+    with pytest.raises(ValueError, match="the first one only decides, so no image would be erased: use 2"):
+        draw(guided, PROMPTS, steps=1)
+    with pytest.raises(ValueError, match="One denoising step"):
+        draw(guided, PROMPTS, timesteps=[999])
+    assert not torch.allclose(draw(guided, PROMPTS, steps=2), draw(base, PROMPTS, steps=2), atol=1e-3)
+    assert torch.equal(draw(guided, PROMPTS, steps=1, weight=1.0), draw(base, PROMPTS, steps=1))
+
+
+@pytest.mark.parametrize("tokens", [154, 100, 40])
+def test_prompts_of_another_length_are_compared_with_an_empty_one_of_that_length(guided, base, tokens: int) -> None:
+    embeds, negative = (
+        torch.cat([each, each], dim=1)[:, :tokens] for each in base.encode_prompt("a cat", "cpu", 1, True)
+    )
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative, "num_inference_steps": 4}
+
+    def image(pipe) -> torch.Tensor:
+        return pipe(generator=torch.Generator().manual_seed(0), output_type="latent", **given).images
+
+    set_threshold(guided, float("inf"))
+    assert torch.equal(image(guided), image(base))
+    if tokens == 154:  # the same keys and values twice leave attention as it is
+        twice = guided.guider.statistic
+        draw(guided, ["a cat"], steps=4)
+        torch.testing.assert_close(guided.guider.statistic, twice, rtol=1e-3, atol=1e-6)
+    set_threshold(guided, -1.0)
+    assert not torch.allclose(image(guided), image(base), atol=1e-3)
 
 
 def test_it_is_called_like_the_stock_pipeline(guided, base) -> None:
@@ -361,9 +425,13 @@ def test_an_evaluation_opens_it_and_tells_it_from_its_base(saved, base) -> None:
     assert fingerprint(pipe).model != mark.model
 
 
-@pytest.mark.parametrize("steps", [1, 4, 20, 50, 100])
+@pytest.mark.parametrize("steps", [2, 4, 20, 50, 100])
 def test_the_same_share_of_any_number_of_steps_decides(guided, steps: int) -> None:
-    assert guided.guider.steps_to_observe(steps) == max(1, round(0.06 * steps))
+    assert guided.guider.observation(steps, rows=2, extra=2).steps == max(1, round(0.06 * steps))
+    guided.guider.register_to_config(observe_steps=12)
+    assert guided.guider.observation(steps, rows=2, extra=2).steps == max(
+        1, steps // 4 if steps < 50 else steps * 12 // 50
+    )
 
 
 def test_an_artefact_can_be_loaded_in_half_precision(saved) -> None:

@@ -5,6 +5,12 @@ With ``mode="exact"`` the disagreement about the prompt is divided by the root o
 the adapter changes as well, at the same states: so a threshold parts target and benign samples better.
 This file is copied into the artefact and imports nothing but torch, diffusers, peft and safetensors.
 
+A benign image takes at most 1.25 times, and one that shows the target at most 2.1 times, the UNet's rows of the plain
+pipeline. Where the empty prompt is not in the base's call, because there is a negative prompt or no classifier-free
+guidance, to observe it takes one more row; fewer steps are then observed, and decide by a threshold of their own, if
+they told every target. Then the bounds hold from 4 steps on with guidance, from 6 on with a negative prompt and from 20
+on without guidance, where a plain step is one row; with less steps one is observed all the same.
+
 While a sample is undecided it follows the base. So the samples that are then decided benign have followed nothing else
 (with ``benign_weight`` 1), and the disagreement is measured where the authors measure it: along the base's way.
 
@@ -20,7 +26,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -33,8 +39,15 @@ from safetensors.torch import load_file
 
 ADAPTER = "unguide"
 LORA = "pytorch_lora_weights.safetensors"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _ROWS = "encoder_hidden_states"  # the only argument of the UNet, beside the sample, that is split by rows
+
+
+class Observation(NamedTuple):
+    """How many steps are observed, and the threshold of what is then found."""
+
+    steps: int
+    threshold: float
 
 
 class UnGuidance(BaseGuidance):
@@ -42,8 +55,10 @@ class UnGuidance(BaseGuidance):
 
     Args:
         threshold: A sample whose disagreement, see above, is above it shows the target.
+        early_thresholds: The same after each of the first ``observe_steps - 1`` steps, or None where these did not tell
+            a target; used where all of them would cost too much.
         observe_steps: k, the steps before the decision, of ``num_inference_steps``; other numbers of steps observe the
-            same share of them, and at least one.
+            same share of them, at least one and at most a quarter.
         num_inference_steps: The steps for which ``threshold`` was found.
         target_weight: w for samples that show the target.
         benign_weight: w for the others; 1 leaves them to the base, bit for bit, and at its cost.
@@ -51,7 +66,7 @@ class UnGuidance(BaseGuidance):
         rank: Of the adapter.
         alpha: The factor of the adapter (not divided by the rank).
         target_modules: The layers of the UNet that carry it.
-        calibration: How well the threshold parts the samples that it was found on.
+        calibration: How well the threshold parts the samples that it was found on, also for each target alone.
         schema_version: Of this format.
     """
 
@@ -60,6 +75,7 @@ class UnGuidance(BaseGuidance):
         self,
         *,
         threshold: float,
+        early_thresholds: list[float | None],
         observe_steps: int,
         num_inference_steps: int,
         target_weight: float,
@@ -68,7 +84,7 @@ class UnGuidance(BaseGuidance):
         rank: int,
         alpha: float,
         target_modules: list[str],
-        calibration: dict[str, float],
+        calibration: dict[str, Any],
         schema_version: int = SCHEMA_VERSION,
     ) -> None:
         """Remember the settings; ``weights`` must follow before it is attached."""
@@ -79,6 +95,7 @@ class UnGuidance(BaseGuidance):
             )
         self.weights: dict[str, torch.Tensor] = {}
         self.statistic = torch.empty(0)  # of each sample of the latest generation
+        self.statistics = torch.empty(0)  # (observed steps, samples): the same if it had ended after fewer steps
         self.weight = torch.empty(0)  # w of each of these samples
 
     def __repr__(self) -> str:
@@ -147,8 +164,19 @@ class UnGuidance(BaseGuidance):
             steps: The calls that the images will take.
             weight: w for all samples or for each, in the place of a decision.
             empty_prompt: Embeddings of the empty prompt, (1, tokens, channels); needed for a decision if ``mode`` is
-                ``exact``. It is not read off the batch, whose unconditional rows may hold a negative prompt.
+                ``exact``. It is not read off the batch, whose unconditional rows may hold a negative prompt. For
+                prompts of another length it is repeated, which changes nothing to attention, and cut.
+
+        Raises:
+            ValueError: The adapter is not as it was trained, ``empty_prompt`` is missing, there is no step after the
+                decision, or the UNet was called with what cannot be split by rows.
+            RuntimeError: The block ended before the decision.
         """
+        if weight is None and steps < 2:
+            raise ValueError(
+                "One denoising step is asked for, but the first one only decides, so no image would be erased: use 2 "
+                "or more, or pass the weight."
+            )
         if self.config.mode == "exact" and weight is None and empty_prompt is None:
             raise ValueError("The decision needs the embeddings of the empty prompt: pass empty_prompt.")
         layers = self._check(unet)
@@ -166,11 +194,28 @@ class UnGuidance(BaseGuidance):
                 "The generation ended before it was decided which samples show the target, so they are not erased: "
                 "use the pipeline's own UNet, and do not stop it in its first steps."
             )
-        self.statistic, self.weight = generation.statistic.cpu(), generation.weight.cpu()
+        self.statistics, self.weight = generation.statistics.cpu(), generation.weight.cpu()
+        self.statistic = self.statistics[-1] if len(self.statistics) else self.statistics
 
-    def steps_to_observe(self, steps: int) -> int:
-        """Return k for a generation of this many steps."""
-        return min(steps, max(1, round(self.config.observe_steps / self.config.num_inference_steps * steps)))
+    def observation(self, steps: int, *, rows: int, extra: int) -> Observation:
+        """Return what decides a generation of this many steps.
+
+        Args:
+            steps: At least 2.
+            rows: What the base takes for a step, for each sample: 2 with classifier-free guidance, else 1.
+            extra: What to observe a step takes more.
+        """
+        share = self.config.observe_steps / self.config.num_inference_steps
+        most = max(1, min(round(share * steps), steps // 4))
+        affordable = steps * rows // (4 * extra)  # a benign image has the base's rows and these
+        if extra > rows:  # one with the target has twice the base's rows, but for the steps that are observed
+            affordable = min(affordable, steps * rows // (10 * (extra - rows)))
+        thresholds = [*self.config.early_thresholds, self.config.threshold]
+        for observed in range(max(1, affordable), most):
+            threshold = thresholds[math.ceil(observed / most * len(thresholds)) - 1]
+            if threshold is not None:
+                return Observation(observed, threshold)
+        return Observation(most, self.config.threshold)
 
     def _lora_config(self) -> LoraConfig:
         rank = self.config.rank
@@ -209,14 +254,16 @@ class _Generation:
         weight: float | Sequence[float] | None,
         empty: torch.Tensor | None,
     ) -> None:
-        self.settings, self.unet, self.layers, self.is_guided = guider.config, unet, layers, is_guided
-        self.given, self.empty = weight, empty
-        self.observe = guider.steps_to_observe(steps) if weight is None else 0
+        self.guider, self.unet, self.layers, self.is_guided = guider, unet, layers, is_guided
+        self.steps, self.given, self.empty = steps, weight, empty
+        self.is_empty_there = False  # whether the base's call has the empty prompt
+        self.observation = Observation(0, math.nan)
         self.calls = 0
         self.is_decided = False
         self.is_inside = False  # a call of ours
-        self.disagreement = torch.empty(0)  # (1 or 2, samples): about the prompt, and about the empty prompt
-        self.statistic = torch.empty(0)
+        # for each step (1 or 2, samples): about the prompt, and about the empty prompt
+        self.disagreements: list[torch.Tensor] = []
+        self.statistics = torch.empty(0)  # (observed steps, samples)
         self.weight = torch.empty(0)
 
     def __call__(self, unet: UNet2DConditionModel, inputs: tuple, arguments: dict[str, Any], output: Any) -> Any:  # noqa: ANN401
@@ -227,11 +274,11 @@ class _Generation:
         base = output[0]
         count = len(base) // (2 if self.is_guided else 1)
         if self.calls == 0:
-            self._begin(count, base.device)
+            self._begin(count, arguments[_ROWS])
         self.calls += 1
         if not self.is_decided:
             self._observe(base, count, inputs, arguments)
-            if self.calls == self.observe:
+            if self.calls == self.observation.steps:
                 self._decide()
             return None
         samples = (self.weight != 1.0).nonzero().flatten().tolist()
@@ -244,38 +291,45 @@ class _Generation:
         blended[rows] = weight * base[rows] + (1 - weight) * adapter
         return (blended, *output[1:]) if isinstance(output, tuple) else type(output)(blended)
 
-    def _begin(self, count: int, device: torch.device) -> None:
-        self.disagreement = torch.zeros(1 if self.empty is None else 2, count, device=device)
-        self.weight = torch.full((count,), math.nan, device=device)
+    def _begin(self, count: int, embeds: torch.Tensor) -> None:
+        self.weight = torch.full((count,), math.nan, device=embeds.device)
         if self.given is not None:
             given = [self.given] * count if isinstance(self.given, int | float) else list(self.given)
             if len(given) != count:
                 raise ValueError(f"{len(given)} weights were given for {count} samples: give one, or one for each.")
-            self.weight = torch.tensor(given, dtype=torch.float32, device=device)
+            self.weight = torch.tensor(given, dtype=torch.float32, device=embeds.device)
             self.is_decided = True
+            return
+        extra = 1
+        if self.empty is not None:
+            tokens = embeds.shape[1]
+            copies = math.ceil(tokens / self.empty.shape[1])
+            self.empty = self.empty.to(embeds).repeat(1, copies, 1)[:, :tokens].expand_as(embeds[:count])
+            # the caller encoded it in another batch
+            self.is_empty_there = self.is_guided and torch.allclose(embeds[:count], self.empty, rtol=1e-2, atol=1e-3)
+            extra = 2 if self.is_empty_there else 3
+        self.observation = self.guider.observation(self.steps, rows=2 if self.is_guided else 1, extra=extra)
 
     def _observe(self, base: torch.Tensor, count: int, inputs: tuple, arguments: dict[str, Any]) -> None:
-        """Add the disagreements of one step: about the prompt, and about the empty prompt."""
+        """Keep the disagreements of one step: about the prompt, and about the empty prompt."""
         rows = list(range(len(base) - count, len(base)))
         prompts, reference = arguments[_ROWS][rows], base[rows]
         if self.empty is not None:
-            empty = self.empty.to(prompts).expand_as(prompts)
-            unconditional = arguments[_ROWS][:count]
-            # the caller encoded it in another batch
-            is_there = self.is_guided and torch.allclose(unconditional, empty, rtol=1e-2, atol=1e-3)
-            known = base[:count] if is_there else self._predict(rows, inputs, arguments, empty, adapter=False)
-            rows, prompts, reference = rows * 2, torch.cat([prompts, empty]), torch.cat([reference, known])
+            known = base[:count]
+            if not self.is_empty_there:
+                known = self._predict(rows, inputs, arguments, self.empty, adapter=False)
+            rows, prompts, reference = rows * 2, torch.cat([prompts, self.empty]), torch.cat([reference, known])
         difference = self._predict(rows, inputs, arguments, prompts).float() - reference.float()
-        self.disagreement += difference.square().flatten(1).mean(1).sqrt().view(-1, count) / self.observe
+        self.disagreements.append(difference.square().flatten(1).mean(1).sqrt().view(-1, count))
 
     def _decide(self) -> None:
-        self.statistic = self.disagreement[0]
-        if self.empty is not None:
-            self.statistic = self.statistic / self.disagreement[1].sqrt()
+        found = self.disagreements
+        self.statistics = torch.stack([_statistic(found[: done + 1]) for done in range(len(found))])
+        settings = self.guider.config
         # a statistic that is not a number is not below the threshold: what cannot be judged is erased
-        is_benign = self.statistic <= self.settings.threshold
-        target = torch.full_like(self.weight, self.settings.target_weight)
-        self.weight = torch.where(is_benign, torch.full_like(target, self.settings.benign_weight), target)
+        is_benign = self.statistics[-1] <= self.observation.threshold
+        target = torch.full_like(self.weight, settings.target_weight)
+        self.weight = torch.where(is_benign, torch.full_like(target, settings.benign_weight), target)
         self.is_decided = True
 
     def _predict(
@@ -300,6 +354,12 @@ class _Generation:
         finally:
             _switch(self.layers, on=False)
             self.is_inside = False
+
+
+def _statistic(disagreements: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean over steps of what (1 or 2, samples) hold, the first over the root of the second; (samples,)."""
+    means = torch.stack([each / len(disagreements) for each in disagreements]).sum(0)
+    return means[0] / means[1].sqrt() if len(means) == 2 else means[0]
 
 
 def _switch(layers: list[LoraLayer], *, on: bool) -> None:

@@ -1,0 +1,123 @@
+"""What every trained method keeps in memory: one UNet, and optimiser states for nothing but what is trained."""
+
+import copy
+import gc
+from types import ModuleType
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from erase.concept import Concept
+from erase.methods import advunlearn, concept_ablation, doco, esd, unguide
+from erase.run import Run
+
+
+QUICK = {"steps": 2, "num_inference_steps": 3, "lr": 1e-3}
+IMAGES = {**QUICK, "batch_size": 2, "images": 4, "retain_images": 4}
+WALK = {"calibration_samples": 2, "quantile": 0.01, "lr": 3e-2}
+PREFIX = {"warmup_steps": 1, "target_trajectories": 3, "retain_trajectories": 2, "retain_batch": 1, "attack_steps": 2}
+CASES: dict[str, tuple[ModuleType, dict, list[str]]] = {
+    "esd": (esd, QUICK, []),
+    "esd, trajectories of the student": (esd, {**QUICK, "trajectory": "stale", "refresh": 1, "variant": "u"}, []),
+    "concept_ablation": (concept_ablation, {**IMAGES, "retain_weight": 1.0}, ["a fish"]),
+    "doco": (doco, {**IMAGES, "steps": 3, "warmup_steps": 1}, ["a fish"]),
+    "advunlearn": (advunlearn, {**QUICK, **PREFIX}, ["a fish", "a dog"]),
+    "advunlearn of the UNet": (advunlearn, {**QUICK, **PREFIX, "component": "unet"}, ["a fish", "a dog"]),
+    "unguide": (unguide, {**QUICK, **WALK}, ["a cat"]),
+    "unguide with a retain loss": (unguide, {**QUICK, **WALK, "variant": "u", "retain_weight": 1.0}, ["a cat"]),
+}
+
+
+def live_unets() -> int:
+    # isinstance would ask lazy modules for their class, which imports them
+    return sum(issubclass(type(each), UNet2DConditionModel) for each in gc.get_objects())
+
+
+def copies_of(parameters: list[torch.Tensor]) -> list[torch.Size]:
+    """The shapes of those that another storage holds as well."""
+    wanted: dict[torch.Size, list[torch.Tensor]] = {}
+    for parameter in parameters:
+        if parameter.numel() >= 64 and parameter.detach().std() > 0:  # others are alike by chance
+            wanted.setdefault(parameter.shape, []).append(parameter.detach())
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    return [
+        each.shape
+        for each in tensors
+        for own in wanted.get(each.shape, ())
+        if each.data_ptr() != own.data_ptr() and torch.equal(each.detach(), own)
+    ]
+
+
+class Watch:
+    """Looks at what is alive in every call that leads to a gradient and after every step of an optimiser."""
+
+    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+        self.pipe = pipe
+        self.unets: set[int] = set()
+        self.copies: list[torch.Size] = []
+        self.trained: set[int] = set()  # ids of the pipeline's parameters that some optimiser steps
+        self.trainable: set[int] = set()
+        self.state: list[tuple[int, int]] = []  # numbers in an optimiser's state, and in what it trains
+
+    def __enter__(self) -> "Watch":
+        self._hooks = [self.pipe.unet.register_forward_hook(self._call), register_optimizer_step_post_hook(self._step)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [each for name in ("unet", "text_encoder", "vae") for each in self.pipe.components[name].parameters()]
+
+    def _call(self, *_: object) -> None:
+        if torch.is_grad_enabled():
+            self.unets.add(live_unets())
+            self.copies += copies_of([each for each in self._parameters() if not each.requires_grad])
+
+    def _step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self._call()
+        stepped = [each for group in optimizer.param_groups for each in group["params"]]
+        own = {id(each) for each in self._parameters()}
+        self.trained |= own & {id(each) for each in stepped}
+        self.trainable |= {id(each) for each in self._parameters() if each.requires_grad}
+        assert all(each.grad is None for each in self._parameters() if not each.requires_grad)
+        assert set(map(id, optimizer.state)) <= set(map(id, stepped))
+        held = sum(
+            each.numel() for state in optimizer.state.values() for each in state.values() if torch.is_tensor(each)
+        )
+        self.state.append((held, sum(each.numel() + 1 for each in stepped)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_is_one_unet_and_the_optimisers_hold_what_is_trained_and_nothing_else(tiny_pipe, case: str) -> None:
+    method, changes, retain = CASES[case]
+    concept = Concept(target="a cat", anchor="a lion", kind="object", templates=("{}", "two of {}"))
+    gc.collect()
+    before = live_unets()
+    with Watch(tiny_pipe) as watch, torch.enable_grad():
+        method.erase(tiny_pipe, concept, retain, method.Config(**changes), Run(quiet=True))
+    assert watch.unets == {before}
+    assert watch.copies == []
+    assert watch.trained == watch.trainable
+    assert watch.trained
+    assert all(held <= 2 * trained for held, trained in watch.state)  # Adam's two moments
+    assert max(held for held, _ in watch.state) > 0
+
+
+def test_a_second_unet_and_copies_of_its_weights_would_be_seen(tiny_pipe) -> None:
+    parameters = list(tiny_pipe.unet.parameters())
+    before = live_unets()
+    assert copies_of(parameters) == []
+    twin = copy.deepcopy(tiny_pipe.unet)
+    assert live_unets() == before + 1
+    assert len(copies_of(parameters)) > 20
+    state = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
+    del twin
+    gc.collect()
+    assert live_unets() == before
+    assert len(copies_of(parameters)) > 20
+    del state
+    assert copies_of(parameters) == []
