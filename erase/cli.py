@@ -290,7 +290,8 @@ def generate(
         typer.Option(help="Such as 0-4 or 0,3,7, for every prompt; by default the file's own, or 0.", metavar="SEEDS"),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="For every prompt; by default the file's own, or 7.5.")
+        float | None,
+        typer.Option(help="For every prompt; by default the file's own, or 7.5, or that of another pipeline's call."),
     ] = None,
     num_inference_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 32,

@@ -223,7 +223,8 @@ class _Images:
     def look_at_base(self, pipe: DiffusionPipeline, target: Target) -> None:
         """Take from the base, while it is loaded, what the aspects of the suite need of it."""
         if "general_image" in self.config.aspects:
-            self.vae = pipe.vae
+            vae = pipe.components.get("vae")
+            self.vae = vae if isinstance(vae, AutoencoderKL) else None  # others have no latents that can be compared
         if "pinpoint_ness" in self.config.aspects:
             names, world = (
                 self.config.axes[0] if target.kind == "style" else self.config.axes[1],
