@@ -164,6 +164,14 @@ def evaluate(
     ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="As the benchmark's published code has it where that differs: the unlearncanvas suites then ask for "
+            "photos as 'Seed Images', leave their style accuracy out, and judge images after JPEG compression.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
@@ -188,13 +196,14 @@ def evaluate(
         "attacks": attacks or [],
         "judge_style": judge_style,
         "judge_object": judge_object,
+        "compat": compat,
         "device": device,
         "dtype": dtype,
     }
     if dry_run:
         print(plan_all(paths, suite, **settings))
         return
-    command = shlex.join(["erase", "eval", *paths, *_as_flags(flags)])
+    command = shlex.join(["erase", "eval", *paths, *_as_flags(flags), *(["--compat"] if compat else [])])
     report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
     if not is_judged:

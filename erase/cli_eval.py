@@ -50,6 +50,7 @@ def evaluate_all(
     attacks: list[Path],
     judge_style: str,
     judge_object: str,
+    compat: bool,
     device: str,
     dtype: str,
     quiet: bool,
@@ -68,6 +69,7 @@ def evaluate_all(
         attacks: Folders that ``erase attack`` filled, each for one of the models.
         judge_style: Checkpoint of the judge's style classifier, in the place of the suite's.
         judge_object: The same of its object classifier.
+        compat: As the published code of the suite's benchmark has it, where that differs.
         device: See ``pick_device``.
         dtype: See ``pick_dtype``.
         quiet: No progress bars.
@@ -82,7 +84,7 @@ def evaluate_all(
     from eval.suite import combine, evaluate
 
     if is_prompt_suite(suite):
-        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks, compat=compat)
         return _evaluate_prompts(
             paths,
             suite,
@@ -96,7 +98,7 @@ def evaluate_all(
             quiet=quiet,
             command=command,
         )
-    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object, compat=compat)
     named = _name(paths, base_model)
     given = _given(named, target, kind)
     several = len(named) > 1
@@ -138,6 +140,7 @@ def plan_all(
     attacks: list[Path],
     judge_style: str,
     judge_object: str,
+    compat: bool,
     device: str,
     dtype: str,
 ) -> str:
@@ -155,13 +158,13 @@ def plan_all(
     from eval.suite import find_gold
 
     if is_prompt_suite(suite):
-        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks, compat=compat)
         named = _name(paths, base_model)
         models = _describe_prompts(named, _given(named, target, kind))
         return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
     for folder in attacks:
         read_attack(folder)
-    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object, compat=compat)
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
     described = _describe(settings, named, _given(named, target, kind))
@@ -214,10 +217,10 @@ def _evaluate_prompts(
     return Outcome(report, is_judged)
 
 
-def _check_prompts(suite: str, *, has_judge: bool, attacks: list[Path]) -> None:
+def _check_prompts(suite: str, *, has_judge: bool, attacks: list[Path], compat: bool) -> None:
     """Refuse what belongs to a grid suite."""
-    if has_judge or attacks:
-        given = "--judge-style or --judge-object" if has_judge else "--attacks"
+    if has_judge or attacks or compat:
+        given = "--judge-style or --judge-object" if has_judge else "--attacks" if attacks else "--compat"
         raise ValueError(
             f"The suite {suite!r} has prompt files and scorers of its own, but {given} is given: leave it out."
         )

@@ -119,19 +119,23 @@ class AttackConfig:
     params: dict[str, Any] = field(default_factory=dict)  # the fields of the attack's Config
 
 
-def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> SuiteConfig:
+def load_suite(name: str, *, judge_style: str = "", judge_object: str = "", compat: bool = False) -> SuiteConfig:
     """Read a suite by name (``canvas``) or by the path of a YAML file.
 
     Args:
         name: the suite.
         judge_style: checkpoint of the style classifier of a ``timm_pair``, in the place of the file's.
         judge_object: the same of the object classifier.
+        compat: as the published code of the world's benchmark has it, also where the file does not say so.
 
     Raises:
         FileNotFoundError: there is no such suite.
-        ValueError: an unknown field, a value of the wrong type, or one checkpoint of two.
+        ValueError: an unknown field, a value of the wrong type, one checkpoint of two, or ``compat`` for a world
+            without published code.
     """
     config = cast(SuiteConfig, read_settings(name, SuiteConfig, shelf="suites"))
+    if compat:
+        config = replace(config, compat=True)
     if not judge_style and not judge_object:
         return config
     pair = config.timm_pair
