@@ -85,7 +85,9 @@ def run(
     method: Annotated[str | None, typer.Option(help="Erasing method; see 'erase methods'.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="What to erase; repeat it for several at once.")] = None,
     anchor: Annotated[str | None, typer.Option(help="What the target is mapped to; '' is the empty prompt.")] = None,
-    kind: Annotated[str | None, typer.Option(help="style, object, person or explicit.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="style, object, combination (of a style and an object), person or explicit.")
+    ] = None,
     base_model: Annotated[str | None, typer.Option(help="canvas, a diffusers folder, or a hub id.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder to make for the result.")] = None,
     seed: Annotated[int | None, typer.Option(help="All randomness derives from it.")] = None,
@@ -138,7 +140,11 @@ def evaluate(
         typer.Option(help="What was erased from models without erasure.json; repeatable.", show_default=False),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Kind of --target; a style if not given.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Kind of --target: style (if not given), object, or combination of both such as 'Van Gogh Cats'.",
+            show_default=False,
+        ),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -235,7 +241,8 @@ def attack(
         list[str] | None, typer.Option(help="What was erased, if no erasure.json says so; repeatable.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Kind of --target, style or object; a style if not given.", show_default=False)
+        str | None,
+        typer.Option(help="Kind of --target: style, object or combination; a style if not given.", show_default=False),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
 from eval.compare import Column, Evaluation
 from eval.searched import by_protocol
 from eval.text import change, interval, number, rate, words
 
 
-HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
+HEADLINE = ("ua", *KEPT, *KEPT_BESIDE_COMBINATION, "normalised_erasure")
+
+
+def headline(metrics: dict[str, Any]) -> list[str]:
+    """The metrics of a report that come first: those of its kinds of target."""
+    return [key for key in HEADLINE if key in metrics]
 
 
 def markdown(
@@ -76,14 +82,14 @@ def _cell(key: str, metric: dict[str, Any], column: str) -> str:
 
 def _difference_lines(comparison: dict[str, Any], columns: Sequence[Column], metrics: dict[str, Any]) -> list[str]:
     """Every model against its own base, and the models of one target against one another."""
-    label = {column.id: column.label for column in columns}
+    label, keys = {column.id: column.label for column in columns}, headline(metrics)
     lines = [
-        f"| paired difference | {' | '.join(metrics[key]['title'] for key in HEADLINE)} |",
-        f"|---|{'---|' * len(HEADLINE)}",
+        f"| paired difference | {' | '.join(metrics[key]['title'] for key in keys)} |",
+        f"|---|{'---|' * len(keys)}",
     ]
     for pair in comparison["differences"]:
         if pair["paired"]:
-            cells = [_gap(pair, key, metrics[key]) for key in HEADLINE]
+            cells = [_gap(pair, key, metrics[key]) for key in keys]
             lines.append(f"| {label[pair['b']]} - {label[pair['a']]} | {' | '.join(cells)} |")
     return lines
 

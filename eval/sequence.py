@@ -98,7 +98,8 @@ def _asking(grid: Table, requests: Sequence[Target]) -> Table:
 
 
 def _gone(part: Table, request: Target) -> np.ndarray:
-    return part[request.kind] != part[f"judge_{request.kind}"]
+    axes = dict.fromkeys(axis for axis, _ in request.parts)
+    return np.logical_or.reduce([part[axis] != part[f"judge_{axis}"] for axis in axes])
 
 
 def _retained(grid: Table, requests: Sequence[Target], resamples: int) -> dict[str, Any]:

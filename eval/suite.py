@@ -33,6 +33,7 @@ from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.searched import find_attacks, foreign, read_attack
 from eval.seeds import by_erasure, over_seeds, sibling_reports
 from eval.table import write_scores
+from eval.world import COMBINATION
 from eval.writing import replacing, write_json
 
 
@@ -179,10 +180,11 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed or does not fit.
     """
     styles, objects = config.axes
-    known = styles if target.kind == "style" else objects
-    absent = [name for name in target.names if name not in known]
-    if absent:
-        raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
+    for axis, name in target.parts:
+        known = styles if axis == "style" else objects
+        if name not in known:
+            raise ValueError(f"The suite {config.name!r} has no {axis} {name!r}; it has {', '.join(known)}.")
+    _check_combination(config, target)
     world = config.load_world()
     rows = grid_rows(styles, objects, config.seeds, target, world=world)
     if all(row.role == "target" or row.style in world.uncounted_styles for row in rows):
@@ -197,6 +199,22 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
     check_labels(rows, world, one_object=config.judge == "timm_pair")
     return rows
+
+
+def _check_combination(config: SuiteConfig, target: Target) -> None:
+    """Refuse a suite in which SC, OC and UP of a combination would have no images, or that asks for more than them."""
+    if target.kind != COMBINATION:
+        return
+    if any(len(axis) < 2 for axis in config.axes):
+        raise ValueError(
+            f"The suite {config.name!r} has one style or one object only, but what remains beside {target.names[0]} "
+            "shows in others: add some."
+        )
+    if config.aspects:
+        raise ValueError(
+            f"The suite {config.name!r} has the aspects {', '.join(config.aspects)}, which are those of a style or an "
+            f"object, but the target {target.names[0]} is both together: use a suite without aspects, such as canvas."
+        )
 
 
 def find_gold(config: SuiteConfig, tested: subject.Subject, target: Target) -> str | None:
