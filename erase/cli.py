@@ -178,6 +178,9 @@ def evaluate(
             "photos as 'Seed Images', leave their style accuracy out, and judge images after JPEG compression.",
         ),
     ] = False,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The models erase one target after another: rebound is shown, too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
@@ -203,13 +206,16 @@ def evaluate(
         "judge_style": judge_style,
         "judge_object": judge_object,
         "compat": compat,
+        "sequence": sequence,
         "device": device,
         "dtype": dtype,
     }
     if dry_run:
         print(plan_all(paths, suite, **settings))
         return
-    command = shlex.join(["erase", "eval", *paths, *_as_flags(flags), *(["--compat"] if compat else [])])
+    command = shlex.join(
+        ["erase", "eval", *paths, *_as_flags(flags), *["--compat"] * compat, *["--sequence"] * sequence]
+    )
     report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
     if not is_judged:

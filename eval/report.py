@@ -11,7 +11,7 @@ from markupsafe import Markup
 from eval import charts, compare, text
 from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
 from eval.compare import Column, Evaluation
-from eval.markdown import headline, markdown, seed_table, title
+from eval.markdown import headline, markdown, seed_table, sequence_table, title
 from eval.searched import by_protocol
 from eval.wall import build_wall
 from eval.writing import write_text
@@ -103,6 +103,7 @@ def _page(
         ],
         withheld=_withheld(columns, metrics),
         searched=by_protocol({each.label: each.content["searched"] for each in evaluations}),
+        sequence=sequence_table(content),
         over_seeds=seed_table(content, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from erase.concept import Concept
 from erase.prompts import find_data
 from eval import compare, manifest, report, subject
-from eval.aggregate import Model
+from eval.aggregate import WEIGHTS_ABSENT, Model, not_run
 from eval.aspects import check_aspects
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig, describe_suite, load_suite
@@ -32,6 +32,7 @@ from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.searched import find_attacks, foreign, read_attack
 from eval.seeds import by_erasure, over_seeds, sibling_reports
+from eval.sequence import read_sequence
 from eval.table import write_scores
 from eval.world import COMBINATION
 from eval.writing import replacing, write_json
@@ -124,13 +125,14 @@ def evaluate(
     return report.render(out)
 
 
-def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Path:
+def combine(folders: Mapping[str, Path], out: Path, *, command: str = "", is_sequence: bool = False) -> Path:
     """Write one report of several evaluated models side by side.
 
     Args:
         folders: label -> what ``evaluate`` filled; at least one, all with one suite.
         out: folder for the common ``report.html``, ``report.md`` and ``report.json``.
         command: how to repeat this, printed in the report.
+        is_sequence: the targets were erased one after another, in this order; see ``eval.sequence``.
 
     Returns:
         The path of ``report.html``.
@@ -141,7 +143,7 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     """
     evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
     compared = compare.compare(evaluations)
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "suite": evaluations[0].content["suite"],
         "evaluations": {each.label: os.path.relpath(each.folder, out) for each in evaluations},
@@ -152,6 +154,11 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
         "reproduce": command,
     }
+    if is_sequence:
+        judged = all(each.summary.is_judged for each in evaluations)
+        resamples = content["suite"]["resamples"]
+        steps = [*folders.values()]
+        content["sequence"] = read_sequence(steps, resamples=resamples) if judged else not_run(WEIGHTS_ABSENT)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", content)
     return report.render(out)
