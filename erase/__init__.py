@@ -46,7 +46,7 @@ def erase_concept(
         target: What is erased; several things may be erased at once.
         method: A name from ``available_methods()``.
         anchor: What the target is mapped to; ``""`` is the unconditional prompt.
-        kind: ``style``, ``object``, ``person`` or ``explicit``.
+        kind: ``style``, ``object``, ``combination``, ``person`` or ``explicit``.
         synonyms: Other names of the target, for evaluation and for a block list.
         templates: Forget prompts with ``{}`` in the place of the target.
         retain: Prompts that must keep their meaning, for methods that use them.

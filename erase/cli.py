@@ -85,7 +85,9 @@ def run(
     method: Annotated[str | None, typer.Option(help="Erasing method; see 'erase methods'.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="What to erase; repeat it for several at once.")] = None,
     anchor: Annotated[str | None, typer.Option(help="What the target is mapped to; '' is the empty prompt.")] = None,
-    kind: Annotated[str | None, typer.Option(help="style, object, person or explicit.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="style, object, combination (of a style and an object), person or explicit.")
+    ] = None,
     base_model: Annotated[str | None, typer.Option(help="canvas, a diffusers folder, or a hub id.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder to make for the result.")] = None,
     seed: Annotated[int | None, typer.Option(help="All randomness derives from it.")] = None,
@@ -138,7 +140,11 @@ def evaluate(
         typer.Option(help="What was erased from models without erasure.json; repeatable.", show_default=False),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Kind of --target; a style if not given.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Kind of --target: style (if not given), object, or combination of both such as 'Van Gogh Cats'.",
+            show_default=False,
+        ),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -164,6 +170,17 @@ def evaluate(
     ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="As the benchmark's published code has it where that differs: the unlearncanvas suites then ask for "
+            "photos as 'Seed Images', leave their style accuracy out, and judge images after JPEG compression.",
+        ),
+    ] = False,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The models erase one target after another: rebound is shown, too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
@@ -188,13 +205,17 @@ def evaluate(
         "attacks": attacks or [],
         "judge_style": judge_style,
         "judge_object": judge_object,
+        "compat": compat,
+        "sequence": sequence,
         "device": device,
         "dtype": dtype,
     }
     if dry_run:
         print(plan_all(paths, suite, **settings))
         return
-    command = shlex.join(["erase", "eval", *paths, *_as_flags(flags)])
+    command = shlex.join(
+        ["erase", "eval", *paths, *_as_flags(flags), *["--compat"] * compat, *["--sequence"] * sequence]
+    )
     report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     print(f"Report: {report}")
     if not is_judged:
@@ -226,7 +247,8 @@ def attack(
         list[str] | None, typer.Option(help="What was erased, if no erasure.json says so; repeatable.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Kind of --target, style or object; a style if not given.", show_default=False)
+        str | None,
+        typer.Option(help="Kind of --target: style, object or combination; a style if not given.", show_default=False),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="The model before the erasure, if not where erasure.json says.")
@@ -290,7 +312,8 @@ def generate(
         typer.Option(help="Such as 0-4 or 0,3,7, for every prompt; by default the file's own, or 0.", metavar="SEEDS"),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="For every prompt; by default the file's own, or 7.5.")
+        float | None,
+        typer.Option(help="For every prompt; by default the file's own, or 7.5, or that of another pipeline's call."),
     ] = None,
     num_inference_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 32,

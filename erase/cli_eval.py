@@ -50,6 +50,8 @@ def evaluate_all(
     attacks: list[Path],
     judge_style: str,
     judge_object: str,
+    compat: bool,
+    sequence: bool,
     device: str,
     dtype: str,
     quiet: bool,
@@ -68,6 +70,8 @@ def evaluate_all(
         attacks: Folders that ``erase attack`` filled, each for one of the models.
         judge_style: Checkpoint of the judge's style classifier, in the place of the suite's.
         judge_object: The same of its object classifier.
+        compat: As the published code of the suite's benchmark has it, where that differs.
+        sequence: The models come from erasing one target after another, in this order.
         device: See ``pick_device``.
         dtype: See ``pick_dtype``.
         quiet: No progress bars.
@@ -82,7 +86,7 @@ def evaluate_all(
     from eval.suite import combine, evaluate
 
     if is_prompt_suite(suite):
-        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        _check_prompts(suite, judge_style or judge_object, attacks, compat=compat, sequence=sequence)
         return _evaluate_prompts(
             paths,
             suite,
@@ -96,14 +100,15 @@ def evaluate_all(
             quiet=quiet,
             command=command,
         )
-    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object, compat=compat)
     named = _name(paths, base_model)
     given = _given(named, target, kind)
     several = len(named) > 1
     where = out or _default_out(paths, named)
     folders = {model.label: where / model.label if several else where for model in named}
     # a mistake in the last one is found before the first one costs an hour
-    tested = {model.label: each for model, (each, _) in zip(named, _describe(settings, named, given), strict=True)}
+    described = _describe(settings, named, given, is_sequence=sequence)
+    tested = {model.label: each for model, (each, _) in zip(named, described, strict=True)}
     _check_out(where, [*folders.values()], expected=_SEVERAL_MODELS if several else _ONE)
     own_attacks = _check_models(settings, tested, folders, attacks, device=pick_device(device), dtype=pick_dtype(dtype))
     report = where
@@ -123,7 +128,7 @@ def evaluate_all(
             label=model.label if several else "erased",
         )
     if several and process_state().is_main_process:
-        report = combine(folders, where, command=command)
+        report = combine(folders, where, command=command, is_sequence=sequence)
     return Outcome(report, settings.has_judge)
 
 
@@ -138,6 +143,8 @@ def plan_all(
     attacks: list[Path],
     judge_style: str,
     judge_object: str,
+    compat: bool,
+    sequence: bool,
     device: str,
     dtype: str,
 ) -> str:
@@ -155,16 +162,16 @@ def plan_all(
     from eval.suite import find_gold
 
     if is_prompt_suite(suite):
-        _check_prompts(suite, has_judge=bool(judge_style or judge_object), attacks=attacks)
+        _check_prompts(suite, judge_style or judge_object, attacks, compat=compat, sequence=sequence)
         named = _name(paths, base_model)
         models = _describe_prompts(named, _given(named, target, kind))
         return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
     for folder in attacks:
         read_attack(folder)
-    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object)
+    settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object, compat=compat)
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
-    described = _describe(settings, named, _given(named, target, kind))
+    described = _describe(settings, named, _given(named, target, kind), is_sequence=sequence)
     # models of one base share its images, and models of one target those of its gold model, which has the base's size
     references: dict[tuple[str, str], dict[str, Row]] = {}
     several, jobs = len(named) > 1, list[Job]()
@@ -214,10 +221,10 @@ def _evaluate_prompts(
     return Outcome(report, is_judged)
 
 
-def _check_prompts(suite: str, *, has_judge: bool, attacks: list[Path]) -> None:
+def _check_prompts(suite: str, judge: str, attacks: list[Path], *, compat: bool, sequence: bool) -> None:
     """Refuse what belongs to a grid suite."""
-    if has_judge or attacks:
-        given = "--judge-style or --judge-object" if has_judge else "--attacks"
+    flags = {"--judge-style or --judge-object": judge, "--attacks": attacks, "--compat": compat, "--sequence": sequence}
+    if given := next((flag for flag, value in flags.items() if value), None):
         raise ValueError(
             f"The suite {suite!r} has prompt files and scorers of its own, but {given} is given: leave it out."
         )
@@ -262,7 +269,7 @@ def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept 
 
 
 def _describe(
-    settings: "SuiteConfig", named: list[_Named], given: Concept | None
+    settings: "SuiteConfig", named: list[_Named], given: Concept | None, *, is_sequence: bool
 ) -> list[tuple["Subject", "list[Row]"]]:
     """What is known of every model, and its rows.
 
@@ -271,14 +278,17 @@ def _describe(
     """
     from eval import subject
     from eval.grid import find_target
+    from eval.sequence import check_order
     from eval.suite import suite_rows
 
-    found = []
+    found, targets = [], []
     for model in named:
         tested = subject.describe(model.folder, concept=None if model.has_card else given, base=model.base)
-        concept = tested.concept
-        rows = suite_rows(settings, find_target(concept.target, concept.kind, settings.load_world()))
-        found.append((tested, rows))
+        target = find_target(tested.concept.target, tested.concept.kind, settings.load_world())
+        targets.append((model.label, target))
+        found.append((tested, suite_rows(settings, target)))
+    if is_sequence:
+        check_order(targets)
     return found
 
 

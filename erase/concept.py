@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-KINDS = ("style", "object", "person", "explicit")
+KINDS = ("style", "object", "combination", "person", "explicit")
 
 
 class PromptPair(NamedTuple):
@@ -21,7 +21,8 @@ class Concept:
     Attributes:
         target: What is erased; a plain string is accepted and becomes a tuple of one.
         anchor: What every target is mapped to; ``""`` is the unconditional prompt.
-        kind: ``style``, ``object``, ``person`` or ``explicit``.
+        kind: ``style``, ``object``, ``combination`` (a style and an object together, such as "Van Gogh Cats", where
+            either alone is to stay), ``person`` or ``explicit``.
         synonyms: Other names of the target. Methods never train on them, a block list blocks them; evaluation asks
             whether they are erased as well. To train on a synonym, make it a target.
         templates: Forget prompts with ``{}`` in the place of the target. The default is the bare name, as in the

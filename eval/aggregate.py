@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from eval.grid import Target
-from eval.metrics.accuracy import Outcomes, unlearn_canvas
+from eval.metrics.accuracy import Outcomes, fine_grained, unlearn_canvas
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.intervals import Interval, cluster_bootstrap, wider, wilson
 from eval.metrics.kid import kernel_distance
 from eval.table import Table
-from eval.world import World, load_world
+from eval.world import COMBINATION, World, load_world
 
 
 PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
@@ -26,11 +26,21 @@ WEIGHTS_ABSENT = "weights absent"
 # metrics that need no answer of the judge
 PIXELS_ONLY = ("clip_retain", "clip_target", "collapse_retain", "collapse_target", "drift", "unchanged")
 
+# what is left of other concepts: of a style or an object, and of a style and an object together
+KEPT, KEPT_BESIDE_COMBINATION = ("ira", "cra_excl_target"), ("sc", "oc", "up")
+
 TITLES = {  # metric -> title, direction, definition
     "ua": ("UA", "up", "1 - accuracy of the erased concept on prompts that ask for it"),
     "ira": ("IRA", "up", "accuracy of the other concepts of the same kind, on prompts without the target"),
     "cra_excl_target": ("CRA", "up", "accuracy on the other axis, on prompts without the target"),
     "cra_code": ("CRA (benchmark code)", "up", "accuracy on the other axis, on all prompts"),
+    "sc": ("SC", "up", "accuracy of the style on prompts for the target's style with other objects"),
+    "oc": ("OC", "up", "accuracy of the object on prompts for the target's object in other styles"),
+    "up": (
+        "UP",
+        "up",
+        "share of images with the right style and object, prompts with neither of the target's",
+    ),
     "normalised_erasure": (
         "Normalised erasure",
         "up",
@@ -73,10 +83,26 @@ class Summary:
         """Whether a judge has looked at the images; without its weights none has."""
         return all(row["judge_style"] is not None for model in self.models.values() for row in model.table.rows)
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The metrics that say what is left of other concepts."""
+        return KEPT_BESIDE_COMBINATION if self.target.kind == COMBINATION else KEPT
+
+    @property
+    def counted_metrics(self) -> tuple[str, ...]:
+        """The metrics of ``outcomes``."""
+        return ("ua", *self.kept) if self.target.kind == COMBINATION else ("ua", *self.kept, "cra_code")
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that exist for this kind of target."""
+        others = {*KEPT, "cra_code", *KEPT_BESIDE_COMBINATION} - {*self.counted_metrics}
+        return [name for name in TITLES if name not in others]
+
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Every metric: title, direction, definition, and an estimate per model."""
         grids = {name: self.grid(name) for name in self.models}
-        found: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
+        found: dict[str, dict[str, Any]] = {name: {} for name in self.names}
         for name, grid in grids.items():
             for metric, (table, column) in self.columns(grid).items():
                 found[metric][name] = self.mean(table, column)
@@ -91,7 +117,7 @@ class Summary:
         for metric, models in found.items():
             title, direction, definition = TITLES[metric]
             models |= {"title": title.format(world=self.world.name), "direction": direction, "definition": definition}
-        for metric in ("ua", "ira", "cra_excl_target", "cra_code"):
+        for metric in self.counted_metrics:
             erased, base = found[metric]["erased"]["value"], found[metric]["base"]["value"]
             found[metric]["share_of_base"] = erased / base if base and metric != "ua" else None
         return found
@@ -99,7 +125,7 @@ class Summary:
     def _judged(self, name: str, grid: Table, base: Table) -> dict[str, Any]:
         """The estimates that rest on the judge; each says why it has no number where nothing was judged."""
         if not self.is_judged:
-            return {metric: not_run(WEIGHTS_ABSENT) for metric in TITLES if metric not in PIXELS_ONLY}
+            return {metric: not_run(WEIGHTS_ABSENT) for metric in self.names if metric not in PIXELS_ONLY}
         return {
             **{metric: self.proportion(outcomes) for metric, outcomes in self.outcomes(grid).items()},
             "normalised_erasure": self.erasure(self.forget(grid), self.forget(base)),
@@ -126,7 +152,7 @@ class Summary:
         return [label for label in labels if axis == "object" or label not in self.world.uncounted_styles]
 
     def outcomes(self, grid: Table) -> dict[str, Outcomes]:
-        """UA, IRA and both CRA, image by image.
+        """UA with IRA and both CRA, or of a combination with SC, OC and UP, image by image.
 
         Raises:
             ValueError: nothing was judged, which would count as erased.
@@ -134,6 +160,9 @@ class Summary:
         self._check_judged()
         columns = (grid["style"], grid["object"], grid["judge_style"], grid["judge_object"])
         uncounted = self.world.uncounted_styles
+        if self.target.kind == COMBINATION:
+            (_, style), (_, obj) = self.target.parts
+            return fine_grained(*columns, target=(style, obj), uncounted_styles=uncounted)
         return unlearn_canvas(*columns, kind=self.target.kind, targets=self.target.names, uncounted_styles=uncounted)
 
     def proportion(self, outcomes: Outcomes) -> dict[str, Any]:
@@ -155,16 +184,15 @@ class Summary:
             ValueError: nothing was judged, which would count as erased.
         """
         self._check_judged()
-        column = f"judge_{self.target.kind}"
         known = self.world.labels("object")
-        places = [known.index(name) for name in self.target.names] if self.target.kind == "object" else []
-        return np.array(
-            [
-                row[column] in self.target.names
-                or (row["family"] == "two_object" and any(row["object_scores"][place] >= VISIBLE for place in places))
-                for row in table.rows
-            ]
-        )
+
+        def shows(row: dict[str, Any]) -> bool:
+            visible = [row["judge_object"]]
+            if row["family"] == "two_object":
+                visible += [name for name in self.target.objects if row["object_scores"][known.index(name)] >= VISIBLE]
+            return any(self.target.is_asked(row["judge_style"], obj) for obj in visible)
+
+        return np.array([shows(row) for row in table.rows])
 
     def in_prompt(self, name: str) -> dict[str, Any] | None:
         """How often the objects that are not erased stay visible in two-object prompts of the target."""
@@ -179,7 +207,7 @@ class Summary:
 
     def others_visible(self, pairs: Table) -> np.ndarray:
         """Whether every object that a two-object prompt names beside the target is visible in its image, (n,) bool."""
-        return self._all_visible(pairs, beside=self.target.names)
+        return self._all_visible(pairs, beside=self.target.objects)
 
     def whole_pairs(self) -> np.ndarray:
         """Whether base draws both objects of a two-object prompt, (n,) bool."""

@@ -129,7 +129,10 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
 def shows_target(table: Table, target: Target) -> np.ndarray:
     """Whether each image shows the target: by the judge, and not as noise, of which the judge must say something."""
     return np.array(
-        [row[f"judge_{target.kind}"] in target.names and row["broken"] in ("", "duplicate") for row in table.rows]
+        [
+            target.is_asked(row["judge_style"], row["judge_object"]) and row["broken"] in ("", "duplicate")
+            for row in table.rows
+        ]
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from eval.text_to_image import autoencoders, denoisers
+
 
 class Clock:
     """The wall time of a block and the part of it that forwards took, both in seconds; complete after the block."""
@@ -61,5 +63,5 @@ def measure(modules: Iterable[nn.Module]) -> Iterator[Clock]:
 
 
 def drawing_modules(pipe: DiffusionPipeline) -> list[nn.Module]:
-    """The UNet and the parts of the VAE, whose ``decode`` is not a forward of its own."""
-    return [pipe.unet, *pipe.vae.children()]
+    """The denoisers and the parts of the VAE, whose ``decode`` is not a forward of its own."""
+    return [*denoisers(pipe).values(), *(part for vae in autoencoders(pipe) for part in vae.children())]

@@ -38,7 +38,7 @@ class SuiteConfig:
     held_out: str = "canvas_held_out"  # CSV in prompts/, empty for none
     held_out_seeds: list[int] = field(default_factory=lambda: [188, 288])
     num_inference_steps: int = 20
-    guidance_scale: float = 5.0
+    guidance_scale: float | None = 5.0  # null: the default of the pipeline's call
     batch_size: int = 32
     gold: bool = True  # beside a model that never saw the target, where there is one
     judge: str = "canvas"  # canvas or timm_pair
@@ -70,7 +70,7 @@ class SuiteConfig:
         for name in ("num_inference_steps", "batch_size", "resamples", "neighbours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"The suite {self.name!r} has {name} {getattr(self, name)}: at least 1 is needed.")
-        if not 0 <= self.tau <= 1 or not 0 <= self.guidance_scale < math.inf:
+        if not 0 <= self.tau <= 1 or not 0 <= (self.guidance_scale or 0.0) < math.inf:
             raise ValueError(
                 f"The suite {self.name!r} has tau {self.tau} and guidance_scale {self.guidance_scale}: a confidence "
                 "from 0 to 1 and a number from 0 are needed."
@@ -119,19 +119,23 @@ class AttackConfig:
     params: dict[str, Any] = field(default_factory=dict)  # the fields of the attack's Config
 
 
-def load_suite(name: str, *, judge_style: str = "", judge_object: str = "") -> SuiteConfig:
+def load_suite(name: str, *, judge_style: str = "", judge_object: str = "", compat: bool = False) -> SuiteConfig:
     """Read a suite by name (``canvas``) or by the path of a YAML file.
 
     Args:
         name: the suite.
         judge_style: checkpoint of the style classifier of a ``timm_pair``, in the place of the file's.
         judge_object: the same of the object classifier.
+        compat: as the published code of the world's benchmark has it, also where the file does not say so.
 
     Raises:
         FileNotFoundError: there is no such suite.
-        ValueError: an unknown field, a value of the wrong type, or one checkpoint of two.
+        ValueError: an unknown field, a value of the wrong type, one checkpoint of two, or ``compat`` for a world
+            without published code.
     """
     config = cast(SuiteConfig, read_settings(name, SuiteConfig, shelf="suites"))
+    if compat:
+        config = replace(config, compat=True)
     if not judge_style and not judge_object:
         return config
     pair = config.timm_pair

@@ -9,7 +9,7 @@ import typer
 
 from erase.config import read_config
 from erase.experiment import is_complete, run_experiment
-from eval.markdown import HEADLINE
+from eval.markdown import headline
 from eval.suite import evaluate
 from eval.text import interval, number
 
@@ -59,7 +59,7 @@ def summary_lines(content: dict[str, Any]) -> Sequence[str]:
         "",
         f"{'':22}" + "".join(f"{name:>24}" for name in models),
     ]
-    for key in HEADLINE:
+    for key in headline(content["metrics"]):
         metric = content["metrics"][key]
         cells = [
             f"{number(metric[name]['value'], key)} {interval(metric[name], key)}" if metric.get(name) else "n/a"

@@ -3,6 +3,9 @@
 What a row shows depends on its own prompt and seed only, not on the batch size, the order or the number of ranks: the
 initial latents are drawn per row on the CPU, and no state runs from row to row. What is left is the rounding of a
 batch, which is at most one level of 255 in a pixel.
+
+Stable Diffusion gets embeddings and latents, so that each prompt is encoded once; every other pipeline gets the text
+and one generator per row, which is a user's own call.
 """
 
 import datetime
@@ -22,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from erase.diffusion import encode_with_gradient
-from eval import manifest
+from eval import manifest, text_to_image
 from eval.fingerprint import fingerprint, hash_tensor
 from eval.rows import Row
 
@@ -37,7 +40,7 @@ def generate(
     out: Path,
     *,
     num_inference_steps: int,
-    guidance_scale: float,
+    guidance_scale: float | None,
     batch_size: int = 32,
     negative_prompt: str = "",
     prefixes: Mapping[str, torch.Tensor] | None = None,
@@ -56,7 +59,8 @@ def generate(
         rows: what to generate.
         out: folder for ``images/*.png`` and the manifest.
         num_inference_steps: denoising steps.
-        guidance_scale: classifier-free guidance of the rows that do not bring their own; 1 or less turns it off.
+        guidance_scale: classifier-free guidance of the rows that do not bring their own; 1 or less turns it off, and
+            None leaves it to the pipeline.
         batch_size: rows per forward, which have one guidance.
         negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
         prefixes: token embeddings (1, k, D) in front of the prompts of some rows, by the key of the row; for Stable
@@ -73,7 +77,8 @@ def generate(
         The path of ``manifest.jsonl``, which holds the records that all ranks have written so far.
 
     Raises:
-        ValueError: two rows with one name, or ``out`` holds images made with another model or other settings.
+        ValueError: two rows with one name, a pipeline that draws from more than a text, a setting that it cannot take,
+            or ``out`` holds images made with another model or other settings.
     """
     if rank is None or world is None:
         rank, world = process_state().process_index, process_state().num_processes
@@ -84,6 +89,8 @@ def generate(
     settings = image_settings(
         pipe, num_inference_steps, guidance_scale, negative_prompt=negative_prompt, height=height, width=width
     )
+    for scale in {row.guidance_scale for row in rows}:
+        text_to_image.check_settings(pipe, guidance_scale=scale, negative_prompt="")
     manifest.write_settings(out, settings)
     (out / "images").mkdir(exist_ok=True)
     records = manifest.read(out)
@@ -107,23 +114,29 @@ def process_state() -> PartialState:
 def image_settings(
     pipe: DiffusionPipeline,
     num_inference_steps: int,
-    guidance_scale: float,
+    guidance_scale: float | None,
     *,
     negative_prompt: str = "",
     height: int | None = None,
     width: int | None = None,
 ) -> dict[str, Any]:
-    """All that decides what a row shows beside its prompt and seed; two folders with equal settings are comparable."""
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    """All that decides what a row shows beside its prompt and seed; two folders with equal settings are comparable.
+
+    Raises:
+        ValueError: a pipeline that draws from more than a text, or a setting that it cannot take.
+    """
+    text_to_image.check_class(type(pipe))
+    text_to_image.check_settings(pipe, guidance_scale=guidance_scale, negative_prompt=negative_prompt)
+    side = text_to_image.own_side(pipe)
     return {
         "model_hash": fingerprint(pipe).model,
         "sampler": type(pipe.scheduler).__name__,
         "steps": num_inference_steps,
-        "cfg": float(guidance_scale),
+        "cfg": None if guidance_scale is None else float(guidance_scale),
         "negative_prompt": negative_prompt,
         "height": height or side,
         "width": width or side,
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "dtype": str(text_to_image.drawing_dtype(pipe)).removeprefix("torch."),
     }
 
 
@@ -134,12 +147,14 @@ def initial_latents(pipe: DiffusionPipeline, generator: torch.Generator, height:
     return torch.randn(shape, generator=generator)  # (1, 4, H/8, W/8)
 
 
-def _batches(rows: Sequence[Row], batch_size: int, guidance_scale: float) -> Iterator[tuple[list[Row], float]]:
+def _batches(
+    rows: Sequence[Row], batch_size: int, guidance_scale: float | None
+) -> Iterator[tuple[list[Row], float | None]]:
     """Yield rows of one guidance and that guidance; rows keep their order within it."""
-    groups: dict[float, list[Row]] = {}
+    groups: dict[float | None, list[Row]] = {}
     for row in rows:
         scale = guidance_scale if row.guidance_scale is None else row.guidance_scale
-        groups.setdefault(float(scale), []).append(row)
+        groups.setdefault(None if scale is None else float(scale), []).append(row)
     for scale, group in groups.items():
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size], scale
@@ -151,28 +166,36 @@ def _draw(
     """Yield each row's record and its PNG."""
     started = time.perf_counter()
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in batch]
-    latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
-    with torch.no_grad(), _count_rows(pipe.unet) as counted:
+    given = {"height": settings["height"], "width": settings["width"], "guidance_scale": settings["cfg"]}
+    latents: list[torch.Tensor] = []
+    if text_to_image.draws_like_stable_diffusion(pipe):
+        latents = [initial_latents(pipe, each, settings["height"], settings["width"]) for each in generators]
+        given["latents"] = torch.cat(latents).to(pipe.device, pipe.unet.dtype)
+    with torch.no_grad(), _watch(pipe) as seen:
         output = pipe(
-            **encode(batch, is_guided=settings["cfg"] > 1),
-            latents=torch.cat(latents).to(pipe.device, pipe.unet.dtype),
+            **encode(batch, is_guided=(settings["cfg"] or 0.0) > 1),
             generator=generators,  # what a stochastic sampler draws after the latents is the row's own, too
             num_inference_steps=settings["steps"],
-            guidance_scale=settings["cfg"],
-            height=settings["height"],
-            width=settings["width"],
+            **{name: value for name, value in given.items() if value is not None},
         )
     # None where the pipeline has no safety checker; SDXL's output does not have the field
     flagged = output.get("nsfw_content_detected") or [False] * len(batch)
     spent = {
         "wall_s": round((time.perf_counter() - started) / len(batch), 4),
-        "unet_forwards": round(sum(counted) / len(batch), 3),  # in samples, the mean of the batch
+        "unet_forwards": round(sum(seen.rows) / len(batch), 3),  # of any denoiser, in samples, the mean of the batch
         "peak_mem": torch.cuda.max_memory_allocated(pipe.device) if pipe.device.type == "cuda" else None,
     }
-    for row, image, noise, flag in zip(batch, output.images, latents, flagged, strict=True):
+    starts = latents or seen.starts(len(batch))
+    for row, image, noise, flag in zip(batch, output.images, starts, flagged, strict=True):
+        own = {"width": image.width, "height": image.height}
+        if wrong := [name for name, side in own.items() if settings[name] not in (None, side)]:
+            raise ValueError(
+                f"The {wrong[0]} is {settings[wrong[0]]}, but this {type(pipe).__name__} draws images of "
+                f"{image.width} x {image.height} pixels when asked for it: give a size that it can draw."
+            )
         png = _encode_png(image)
-        facts = {"latent_hash": hash_tensor(noise), "flagged": bool(flag), **settings, **spent}
-        yield _describe(row, png) | facts, png
+        facts = {"latent_hash": None if noise is None else hash_tensor(noise), "flagged": bool(flag), **settings}
+        yield _describe(row, png) | facts | own | spent, png
 
 
 def _describe(row: Row, png: bytes) -> dict[str, Any]:
@@ -209,15 +232,40 @@ def _write(content: bytes, path: Path) -> None:
             raise
 
 
+class _Seen:
+    """The rows of every call of a denoiser, and what the first call was given to start from."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.first: Sequence[torch.Tensor] | torch.Tensor | None = None
+
+    def starts(self, count: int) -> list[torch.Tensor] | list[None]:
+        """What each row of a batch started from, guided samples being copies; None where the call does not show it."""
+        if self.first is None or len(self.first) % count:
+            return [None] * count
+        return [self.first[index] for index in range(count)]
+
+
 @contextmanager
-def _count_rows(unet: torch.nn.Module) -> Iterator[list[int]]:
-    """Yield a list that collects the rows of every call of the UNet in this block, whoever makes it."""
-    counted: list[int] = []
-    hook = unet.register_forward_hook(lambda module, inputs, output: counted.append(len(output[0])))
+def _watch(pipe: DiffusionPipeline) -> Iterator[_Seen]:
+    """Watch the calls of all denoisers in this block, whoever makes them."""
+    seen = _Seen()
+
+    def before(module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if seen.first is None:
+            seen.first = next(iter((*inputs, *named.values())))  # diffusers' models take the latents first
+
+    def after(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401 - of any class
+        seen.rows.append(len(output[0]))
+
+    hooks = []
+    for part in text_to_image.denoisers(pipe).values():
+        hooks += [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
     try:
-        yield counted
+        yield seen
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -236,15 +284,16 @@ def _own_bar_off(pipe: DiffusionPipeline) -> Iterator[None]:
 class _Encoder:
     """Rows -> arguments of the pipeline's call, each distinct prompt encoded once while it is recent.
 
-    A pipeline class that is not part of diffusers gets the text itself: what it does with a prompt (a block list, a
-    guider, another encoder) is part of the system under test, and embeddings would pass it by.
+    A pipeline class that is not Stable Diffusion's own gets the text itself: what it does with a prompt (a block list,
+    a guider, another encoder) is part of the system under test, and embeddings would pass it by.
     """
 
     def __init__(self, pipe: DiffusionPipeline, negative_prompt: str, prefixes: Mapping[str, torch.Tensor]) -> None:
         self.pipe = pipe
         self.prefixes = prefixes
         self.negative_prompt = negative_prompt or None
-        self.takes_text = not prefixes and not type(pipe).__module__.startswith("diffusers.pipelines.")
+        is_stock = type(pipe).__module__.startswith("diffusers.pipelines.")
+        self.takes_text = not prefixes and not (is_stock and text_to_image.is_stable_diffusion(type(pipe)))
         self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
         self.known: dict[str, tuple[torch.Tensor, ...]] = {}
         self.negative: tuple[torch.Tensor, ...] = ()
@@ -252,8 +301,10 @@ class _Encoder:
     def __call__(self, rows: list[Row], *, is_guided: bool) -> dict[str, Any]:
         prompts = [row.prompt for row in rows]
         if self.takes_text:
-            negative = None if self.negative_prompt is None else [self.negative_prompt] * len(prompts)
-            return {"prompt": prompts, "negative_prompt": negative}
+            negative = (
+                {} if self.negative_prompt is None else {"negative_prompt": [self.negative_prompt] * len(prompts)}
+            )
+            return {"prompt": prompts, **negative}
         while len(self.known) > KNOWN_PROMPTS:
             del self.known[next(iter(self.known))]
         if is_guided and not self.negative:

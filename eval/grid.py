@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from erase.prompts import read_prompts
 from eval.rows import Row
-from eval.world import World
+from eval.world import COMBINATION, World, combine_labels, split_label
 
 
 # wording -> role of its rows
@@ -25,12 +25,29 @@ ATTACK_COLUMNS = ("attack", "null", "concept", "kind")  # the same for attack pr
 class Target(NamedTuple):
     """The erased concepts as labels of the suite's world."""
 
-    kind: str  # style or object
-    names: tuple[str, ...]
+    kind: str  # style, object or combination
+    names: tuple[str, ...]  # of a combination: one, as ``World.find`` calls it
 
     def is_asked(self, style: str, obj: str) -> bool:
-        """Whether a prompt with this style and this object asks for an erased concept."""
-        return (style if self.kind == "style" else obj) in self.names
+        """Whether a prompt with this style and this object asks for an erased concept, or an image of both shows it."""
+        own = {"style": style, "object": obj, COMBINATION: combine_labels(style, obj)}
+        return own[self.kind] in self.names
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Axis and label of everything that the target is made of.
+
+        >>> Target("combination", ("Van_Gogh x Cats",)).parts
+        [('style', 'Van_Gogh'), ('object', 'Cats')]
+        """
+        if self.kind != COMBINATION:
+            return [(self.kind, name) for name in self.names]
+        return [part for name in self.names for part in zip(("style", "object"), split_label(name), strict=True)]
+
+    @property
+    def objects(self) -> list[str]:
+        """The objects among the parts."""
+        return [name for axis, name in self.parts if axis == "object"]
 
 
 def find_target(words: Sequence[str], kind: str, world: World) -> Target:
@@ -41,8 +58,13 @@ def find_target(words: Sequence[str], kind: str, world: World) -> Target:
     Target(kind='style', names=('Van_Gogh',))
 
     Raises:
-        ValueError: a concept that is not part of the world.
+        ValueError: a concept that is not part of the world, or several combinations, of which no metric is known.
     """
+    if kind == COMBINATION and len(words) > 1:
+        raise ValueError(
+            f"The targets are the combinations {', '.join(words)}, but SC, OC and UP are those of one style and one "
+            "object: evaluate one target at a time."
+        )
     return Target(kind, world.find(words, kind))
 
 
@@ -172,5 +194,6 @@ def check_labels(rows: Sequence[Row], world: World, *, one_object: bool) -> None
 
 def _is_about(columns: dict[str, str], target: Target) -> bool:
     if columns["kind"] == "cell":
-        return any(name in target.names for name in columns[target.kind].split("+"))
+        styles, objects = columns["style"].split("+"), columns["object"].split("+")
+        return any(target.is_asked(style, obj) for style in styles for obj in objects)
     return columns["kind"] == target.kind and columns["concept"] in target.names

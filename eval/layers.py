@@ -9,9 +9,11 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from erase import base_model
+from eval.text_to_image import DENOISERS
 
 
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")  # where the methods of this field change weights
+# where the methods of this field change weights
+COMPONENTS = (*DENOISERS, "text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 
 
 def layer_changes(pipe: DiffusionPipeline, base: str | DiffusionPipeline) -> dict[str, dict[str, float | None]]:

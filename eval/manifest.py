@@ -58,7 +58,7 @@ def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
         file.write(lines)
 
 
-def is_done(row: Row, record: dict[str, Any] | None, folder: Path, guidance_scale: float) -> bool:
+def is_done(row: Row, record: dict[str, Any] | None, folder: Path, guidance_scale: float | None) -> bool:
     """Whether the image of a row is on disk, unchanged, and was made from the same prompt, seed and guidance.
 
     Args:

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
 from eval.compare import Column, Evaluation
 from eval.searched import by_protocol
 from eval.text import change, interval, number, rate, words
 
 
-HEADLINE = ("ua", "ira", "cra_excl_target", "normalised_erasure")
+HEADLINE = ("ua", *KEPT, *KEPT_BESIDE_COMBINATION, "normalised_erasure")
+
+
+def headline(metrics: dict[str, Any]) -> list[str]:
+    """The metrics of a report that come first: those of its kinds of target."""
+    return [key for key in HEADLINE if key in metrics]
 
 
 def markdown(
@@ -29,7 +35,8 @@ def markdown(
         lines += [name + verdict["sentence"], "", *(f"- {reason}" for reason in verdict["reasons"]), ""]
     lines += [*_metric_lines(columns, metrics), ""]
     lines += [*_difference_lines(content["comparison"], columns, metrics), ""]
-    lines += [*_searched_lines(evaluations), *_seed_lines(seed_table(content, metrics))]
+    lines += [*_searched_lines(evaluations), *_sequence_lines(sequence_table(content))]
+    lines += _seed_lines(seed_table(content, metrics))
     for each in evaluations:
         lines += [*_held_out_lines(each, several=len(evaluations) > 1), ""]
         lines += [f"Gates of {each.label}:" if len(evaluations) > 1 else "Gates:", ""]
@@ -76,14 +83,14 @@ def _cell(key: str, metric: dict[str, Any], column: str) -> str:
 
 def _difference_lines(comparison: dict[str, Any], columns: Sequence[Column], metrics: dict[str, Any]) -> list[str]:
     """Every model against its own base, and the models of one target against one another."""
-    label = {column.id: column.label for column in columns}
+    label, keys = {column.id: column.label for column in columns}, headline(metrics)
     lines = [
-        f"| paired difference | {' | '.join(metrics[key]['title'] for key in HEADLINE)} |",
-        f"|---|{'---|' * len(HEADLINE)}",
+        f"| paired difference | {' | '.join(metrics[key]['title'] for key in keys)} |",
+        f"|---|{'---|' * len(keys)}",
     ]
     for pair in comparison["differences"]:
         if pair["paired"]:
-            cells = [_gap(pair, key, metrics[key]) for key in HEADLINE]
+            cells = [_gap(pair, key, metrics[key]) for key in keys]
             lines.append(f"| {label[pair['b']]} - {label[pair['a']]} | {' | '.join(cells)} |")
     return lines
 
@@ -91,6 +98,39 @@ def _difference_lines(comparison: dict[str, Any], columns: Sequence[Column], met
 def _gap(pair: dict[str, Any], key: str, metric: dict[str, Any]) -> str:
     text = change(pair["metrics"].get(key), key)
     return f"~~{text}~~" if pair["a"] in metric["struck"] or pair["b"] in metric["struck"] else text
+
+
+def sequence_table(content: dict[str, Any]) -> dict[str, Any] | None:
+    """Targets erased one after another as text: a row per step, a cell per target; None where nobody asked for it."""
+    found = content.get("sequence")
+    if not found or "not_run" in found:
+        return found
+    rows = []
+    for place, label in enumerate(content["evaluations"]):
+        cells = [
+            {"ua": _share(ua), "rebound": change(back, "ua") if back else ""}
+            for ua, back in zip(found["ua"][place], found["rebound"][place], strict=True)
+        ]
+        rows.append({"label": label, "cells": cells, "retained": _share(found["retained"][place])})
+    titles = [", ".join(words(name) for name in request["names"]) for request in found["requests"]]
+    return {"titles": titles, "rows": rows}
+
+
+def _share(estimate: dict[str, Any] | None) -> str:
+    return f"{number(estimate['value'], 'ua')} {interval(estimate, 'ua')}" if estimate else ""
+
+
+def _sequence_lines(table: dict[str, Any] | None) -> list[str]:
+    if table is None or "not_run" in table:
+        return [f"Erased one after another: not run: {table['not_run']}", ""] if table else []
+    lines = [
+        f"| UA after (and rebound) | {' | '.join(table['titles'])} | retained |",
+        f"|---|{'---|' * (len(table['titles']) + 1)}",
+    ]
+    for row in table["rows"]:
+        cells = [cell["ua"] + (f" ({cell['rebound']})" if cell["rebound"] else "") for cell in row["cells"]]
+        lines.append(f"| {row['label']} | {' | '.join(cells)} | {row['retained']} |")
+    return [*lines, ""]
 
 
 def seed_table(content: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import CLIPTextModel
 
 from eval.grid import Target
 from eval.metrics.alignment import nearest_names
@@ -29,9 +30,9 @@ def find_neighbours(
         ValueError: the pipeline has no text encoder, or k is outside 1 and the number of other names.
     """
     encoder, tokenizer = pipe.components.get("text_encoder"), pipe.components.get("tokenizer")
-    if encoder is None or tokenizer is None:
+    if not isinstance(encoder, CLIPTextModel) or tokenizer is None:
         raise ValueError(
-            f"{type(pipe).__name__} has no text encoder to find neighbours with; "
+            f"{type(pipe).__name__} has no CLIPTextModel as its text encoder to find neighbours with; "
             "leave pinpoint_ness out of the suite's aspects."
         )
     spellings = world.spellings(target.kind)

@@ -33,7 +33,7 @@ def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: st
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a model that is not a text-to-image pipeline of Stable Diffusion.
+        ValueError: a model that draws from more than a text.
     """
     styles, objects = config.axes
     cells = f"{len(styles)} styles x {len(objects)} objects x {len(config.seeds)} seeds"
@@ -48,7 +48,7 @@ def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, device: 
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a model that is not a text-to-image pipeline of Stable Diffusion.
+        ValueError: a model that draws from more than a text.
     """
     absent = missing_weights(config)
     scorers = [f"{name} (not run: weights absent)" if name in absent else name for name in config.scorers]

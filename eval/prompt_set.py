@@ -7,20 +7,19 @@ The folder of the images holds ``prompts.json`` (what was asked for), ``settings
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 from erase import artifact, base_model
 from erase.output import NO_ROOM, check_room
 from erase.plan import duration, time_forward
 from erase.prompts import PromptRow, find_data, read_prompts
-from eval import clock, manifest
+from eval import clock, manifest, text_to_image
 from eval.generate import generate, process_state
 from eval.rows import Row
 from eval.writing import write_json
@@ -28,8 +27,8 @@ from eval.writing import write_json
 
 PROMPTS = "prompts.json"
 SEED = 0  # of prompts that come without one
-GUIDANCE_SCALE = 7.5  # the same; diffusers' default
 RECORD_BYTES = 2_000  # of a line in the manifest, twice
+LATER = "unknown until the model is on this machine"
 LARGE_BATCH_SECONDS = 10.0  # a plan does not try out a batch that takes longer
 
 
@@ -42,7 +41,8 @@ class Config:
         prompts: A prompt file, or a shipped one; see ``erase.prompts.read_prompts``.
         out: The folder of the images; a stopped generation in it is continued.
         seeds: For every prompt, in the place of the file's own.
-        guidance_scale: For every prompt, in the place of the file's own.
+        guidance_scale: For every prompt, in the place of the file's own; where both are missing, 7.5 for Stable
+            Diffusion and the default of the pipeline's call for others.
         num_inference_steps: Denoising steps.
         batch_size: Images per forward.
         negative_prompt: For all prompts.
@@ -81,14 +81,13 @@ class Config:
                 f"The guidance_scale is {self.guidance_scale}, but a number from 0 is expected: correct it."
             )
 
-    @property
-    def default_guidance(self) -> float:
-        """Of rows that do not bring their own."""
-        return GUIDANCE_SCALE if self.guidance_scale is None else self.guidance_scale
+    def default_guidance(self, cls: type[DiffusionPipeline]) -> float | None:
+        """Of rows that do not bring their own, drawn by a pipeline of this class; None leaves it to the pipeline."""
+        return text_to_image.own_guidance(cls) if self.guidance_scale is None else self.guidance_scale
 
 
 class Plan(NamedTuple):
-    """What a generation would do; ``None`` is what cannot be known before the model is on this machine."""
+    """What a generation would do; ``None`` is what is not known, of which ``unknown`` says why."""
 
     images: int
     done: int
@@ -97,6 +96,7 @@ class Plan(NamedTuple):
     disk_bytes: int | None
     seconds: float | None
     device: str
+    unknown: str = "not estimated for this model family"
 
 
 class Outcome(NamedTuple):
@@ -105,7 +105,7 @@ class Outcome(NamedTuple):
     images: int  # asked for, and there
     drawn: int  # by all processes
     seconds: float  # without loading the model
-    outside: float  # share of these seconds outside the forwards of UNet and VAE
+    outside: float  # share of these seconds outside the forwards of denoiser and VAE
     loading: float  # seconds
 
 
@@ -137,33 +137,39 @@ def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a model that is not a text-to-image pipeline of Stable Diffusion, or an unknown device or precision.
+        ValueError: a model that draws from more than a text, or an unknown device or precision.
     """
     device = base_model.pick_device(config.device)
     base_model.pick_dtype(config.dtype)
-    guidance = config.default_guidance
-    records = manifest.read(config.out)
-    todo = [row for row in rows if not manifest.is_done(row, records.get(row.key), config.out, guidance)]
     try:
         folder = _model_folder(config.model)
     except FileNotFoundError:
         if Path(config.model).exists() or base_model.HUB_ID.fullmatch(config.model) is None:
             raise
-        return Plan(len(rows), len(rows) - len(todo), None, False, None, None, device)
+        done = len(rows) - len(_missing(config, rows, text_to_image.GUIDANCE_SCALE))
+        return Plan(len(rows), done, None, False, None, None, device, LATER)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    is_own = isinstance(index["_class_name"], list)  # a class of ours, all of which are Stable Diffusion
+    cls = StableDiffusionPipeline if is_own else text_to_image.find_class(index["_class_name"])
+    guidance = config.default_guidance(cls)
+    todo = _missing(config, rows, guidance)
+    done = len(rows) - len(todo)
+    if not text_to_image.is_stable_diffusion(cls):  # forwards for a sample, latents and sizes are each class' own
+        disk = len(todo) * _image_bytes(config.height, config.width) if config.height and config.width else None
+        return Plan(len(rows), done, None, False, disk, None, device, f"not known beforehand for a {cls.__name__}")
     scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(config.num_inference_steps)
     calls = len(scheduler.timesteps)
-    samples = Counter(2 if (guidance if row.guidance_scale is None else row.guidance_scale) > 1 else 1 for row in todo)
-    forwards = calls * (samples[1] + 2 * samples[2])
+    scales = [guidance if row.guidance_scale is None else row.guidance_scale for row in todo]
+    forwards = calls * sum(2 if (scale or 0.0) > 1 else 1 for scale in scales)
     side = _side(folder)
     height, width = config.height or side, config.width or side
     seconds = _seconds_per_sample(folder, config, device, most=2 * len(todo)) if todo else 0.0
     return Plan(
         images=len(rows),
-        done=len(rows) - len(todo),
+        done=done,
         unet_forwards=forwards,
-        is_guided_twice=isinstance(index["_class_name"], list),
+        is_guided_twice=is_own,
         disk_bytes=len(todo) * _image_bytes(height, width),
         seconds=None if seconds is None else seconds * forwards * height * width / side**2,
         device=device,
@@ -172,15 +178,17 @@ def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
 
 def describe(plan: Plan) -> str:
     """The plan in lines for a terminal."""
-    later = "unknown until the model is on this machine"
-    about = later if plan.unet_forwards is None else "not estimated for this model family"
+    about = plan.unknown
     if plan.seconds is not None:
         about = f"about {duration(plan.seconds)} on {plan.device} in one process, by the UNet alone"
     twice = ", and up to as many again for images that show the target" if plan.is_guided_twice else ""
+    is_unet = plan.unet_forwards is not None or plan.unknown == LATER
     lines = {
         "images": f"{plan.images:,}, of which {plan.done:,} are there",
-        "UNet forwards": later if plan.unet_forwards is None else f"{plan.unet_forwards:,} samples{twice}",
-        "disk": later if plan.disk_bytes is None else f"at most {plan.disk_bytes / 1e6:,.3g} MB",
+        "UNet forwards" if is_unet else "forwards": plan.unknown
+        if plan.unet_forwards is None
+        else f"{plan.unet_forwards:,} samples{twice}",
+        "disk": plan.unknown if plan.disk_bytes is None else f"at most {plan.disk_bytes / 1e6:,.3g} MB",
         "time": about,
     }
     return "\n".join(f"{name + ':':16}{text}" for name, text in lines.items())
@@ -211,7 +219,9 @@ def run(config: Config, *, progress: bool = True) -> Outcome | None:
     loading = time.perf_counter() - started
     known = manifest.read(config.out)
     missing = sum(row.key not in known for row in rows)
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    guidance = config.default_guidance(type(pipe))
+    text_to_image.check_settings(pipe, guidance_scale=config.guidance_scale, negative_prompt=config.negative_prompt)
+    side = text_to_image.own_side(pipe) or 0  # where it is not known, a full disk shows when it is full
     check_room(config.out, missing * _image_bytes(config.height or side, config.width or side))
     try:
         _write_prompts(prompts, config)
@@ -221,7 +231,7 @@ def run(config: Config, *, progress: bool = True) -> Outcome | None:
                 rows,
                 config.out,
                 num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.default_guidance,
+                guidance_scale=guidance,
                 batch_size=config.batch_size,
                 negative_prompt=config.negative_prompt,
                 height=config.height,
@@ -250,7 +260,7 @@ def summarize(outcome: Outcome) -> str:
     """The outcome in one line."""
     return (
         f"{outcome.images:,} images, {outcome.drawn:,} of them new, in {outcome.seconds:.1f} s, {outcome.outside:.1%} "
-        f"of it outside UNet and VAE; loading took {outcome.loading:.1f} s"
+        f"of it outside denoiser and VAE; loading took {outcome.loading:.1f} s"
     )
 
 
@@ -298,8 +308,13 @@ def _check_out(prompts: Sequence[PromptRow], config: Config) -> None:
                 told = f"the {changed[0]} {old.get(changed[0])!r} instead of {new[changed[0]]!r} in row {new['id']!r}"
                 break
         raise ValueError(f"{out} holds the images of other prompts, with {told}; choose an empty folder.")
-    settings = {"steps": config.num_inference_steps, "cfg": float(config.default_guidance), "dtype": config.dtype}
-    manifest.check_settings(out, settings | {"negative_prompt": config.negative_prompt})
+    settings = {"steps": config.num_inference_steps, "dtype": config.dtype, "negative_prompt": config.negative_prompt}
+    manifest.check_settings(out, settings)
+
+
+def _missing(config: Config, rows: Sequence[Row], guidance: float | None) -> list[Row]:
+    records = manifest.read(config.out)
+    return [row for row in rows if not manifest.is_done(row, records.get(row.key), config.out, guidance)]
 
 
 def _write_prompts(prompts: Sequence[PromptRow], config: Config) -> None:
@@ -319,7 +334,7 @@ def _open(config: Config) -> DiffusionPipeline:
     if (Path(config.model) / artifact.CARD).is_file():
         return artifact.load(Path(config.model), device=device, dtype=dtype)
     folder = base_model.resolve(config.model)
-    _check_class(folder)
+    text_to_image.find_class(base_model.check_folder(folder)["_class_name"])
     return base_model.load_folder(folder, device=device, dtype=dtype)
 
 
@@ -329,18 +344,7 @@ def _model_folder(model: str) -> Path:
     if (folder / artifact.CARD).is_file():
         card = artifact.read_card(folder)
         return folder if card["form"] == "pipeline" else base_model.resolve(card["base"]["id"], local_only=True)
-    folder = base_model.resolve(model, local_only=True)
-    _check_class(folder)
-    return folder
-
-
-def _check_class(folder: Path) -> None:
-    name = base_model.check_folder(folder)["_class_name"]
-    if not issubclass(getattr(diffusers, name), StableDiffusionPipeline | StableDiffusionXLPipeline):
-        raise ValueError(
-            f"{folder} is a {name}, but images are drawn with text-to-image pipelines of Stable Diffusion 1.x, 2.x and "
-            "XL: pass one of these."
-        )
+    return base_model.resolve(model, local_only=True)
 
 
 def _side(folder: Path) -> int:

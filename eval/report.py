@@ -9,8 +9,9 @@ import jinja2
 from markupsafe import Markup
 
 from eval import charts, compare, text
+from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
 from eval.compare import Column, Evaluation
-from eval.markdown import HEADLINE, markdown, seed_table, title
+from eval.markdown import headline, markdown, seed_table, sequence_table, title
 from eval.searched import by_protocol
 from eval.wall import build_wall
 from eval.writing import write_text
@@ -91,7 +92,7 @@ def _page(
         columns=columns,
         groups=[[column for column in columns if column.group == group] for group in range(columns[-1].group + 1)],
         metrics=metrics,
-        headline=HEADLINE,
+        headline=headline(metrics),
         tones=TONES,
         tints=tints,
         draw=draw,
@@ -102,6 +103,7 @@ def _page(
         ],
         withheld=_withheld(columns, metrics),
         searched=by_protocol({each.label: each.content["searched"] for each in evaluations}),
+        sequence=sequence_table(content),
         over_seeds=seed_table(content, metrics),
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
@@ -171,7 +173,7 @@ class _Charts:
         points = []
         for column in self.columns:
             erasure = self._mark(column, "normalised_erasure")
-            kept = [mark for key in ("ira", "cra_excl_target") if (mark := self._mark(column, key))]
+            kept = [mark for key in (*KEPT, *KEPT_BESIDE_COMBINATION) if (mark := self._mark(column, key))]
             if erasure and kept:
                 points.append(charts.Point(erasure, min(kept, key=lambda mark: mark.value)))
         return charts.plane(points)
@@ -201,7 +203,7 @@ class _Charts:
         return found
 
     def _mark(self, column: Column, key: str) -> charts.Mark | None:
-        estimate = self.metrics[key]["values"].get(column.id)
+        estimate = self.metrics.get(key, {}).get("values", {}).get(column.id)
         if not estimate or estimate["value"] is None:
             return None
         told = f"{text.number(estimate['value'], key)} {text.interval(estimate, key)}"

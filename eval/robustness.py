@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers import DiffusionPipeline
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from erase.artifact import versions
 from erase.concept import Concept
 from erase.delta import only_trainable
+from erase.diffusion import family
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.prompts import find_data, read_prompts
 from erase.run import Run
@@ -39,6 +40,7 @@ from eval.scoring import Scorers, load_scorers, score
 from eval.searched import SCHEMA_VERSION
 from eval.sheet import Tile, write_sheet
 from eval.table import Table, write_scores
+from eval.text_to_image import GUIDANCE_SCALE
 from eval.writing import write_json
 
 
@@ -88,6 +90,8 @@ def attack(
     if process_state().num_processes > 1:
         raise ValueError("An attack runs in one process: start it without accelerate launch or torchrun.")
     suite = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
+    if suite.guidance_scale is None:
+        suite = replace(suite, guidance_scale=GUIDANCE_SCALE)  # the family that can be attacked is Stable Diffusion
     config = config if isinstance(config, AttackConfig) else load_attack(config)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, suite.load_world())
@@ -174,6 +178,7 @@ class _Work(NamedTuple):
 
     def prepare(self, base: DiffusionPipeline) -> tuple[str, dict[str, objective.States] | None]:
         """Draw the prompts with the base and, for an attack with gradients, keep its states on the way to them."""
+        family(base)
         base_hash = fingerprint(base).model
         manifest.write_settings(self.out, self._settings(base_hash))
         module, path, device = load_module(self.config), self.out / "states.safetensors", base.device
@@ -185,7 +190,7 @@ class _Work(NamedTuple):
                     prompts,
                     trajectories=attack_params(self.config).trajectories,
                     num_inference_steps=self.suite.num_inference_steps,
-                    guidance_scale=self.suite.guidance_scale,
+                    guidance_scale=cast(float, self.suite.guidance_scale),
                     run=run,
                 )
                 objective.save_states(path, states)

@@ -1,10 +1,7 @@
 """Targets that were erased one after another: UA of every request after every step, rebound, and what is retained.
 
-Erase the first target, evaluate; erase the second from the result, evaluate; and so on, always with one suite::
-
-    from eval.sequence import read_sequence
-
-    read_sequence([Path("step-1.eval"), Path("step-2.eval")])
+Erase the first target, evaluate; erase the second from the result, evaluate; and so on, always with one suite. Then
+``erase eval STEP-1 STEP-2 --sequence`` shows the numbers in the report, and ``read_sequence`` returns them.
 """
 
 import json
@@ -78,18 +75,39 @@ def read_sequence(outs: Sequence[Path], *, resamples: int = 1000) -> dict[str, A
 
 
 def _requests(outs: Sequence[Path]) -> list[Target]:
-    """What each step adds to the targets of the steps before it."""
-    requests: list[Target] = []
+    targets = []
     for out in outs:
         path = out / "report.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; run `erase eval` with this output folder first.")
         concept = json.loads(path.read_text(encoding="utf-8"))["concept"]
-        before = {name for request in requests if request.kind == concept["kind"] for name in request.names}
-        new = tuple(name for name in concept["canvas_names"] if name not in before)
+        targets.append((str(out), Target(concept["kind"], tuple(concept["canvas_names"]))))
+    return _find_requests(targets)
+
+
+def check_order(steps: Sequence[tuple[str, Target]]) -> None:
+    """Refuse, before anything is drawn, models that are no sequence of erasures; see ``read_sequence``.
+
+    Args:
+        steps: what to call each step in an error, and its target.
+
+    Raises:
+        ValueError: one step only, or a step without a new target.
+    """
+    if len(steps) < 2:
+        raise ValueError("A sequence sets models side by side that were erased one after another: name two or more.")
+    _find_requests(steps)
+
+
+def _find_requests(steps: Sequence[tuple[str, Target]]) -> list[Target]:
+    """What each step, by what an error calls it, adds to the targets of the steps before it."""
+    requests: list[Target] = []
+    for name, target in steps:
+        before = {name for request in requests if request.kind == target.kind for name in request.names}
+        new = tuple(label for label in target.names if label not in before)
         if not new:
-            raise ValueError(f"The step {out} erases nothing that the steps before it have not; leave it out.")
-        requests.append(Target(concept["kind"], new))
+            raise ValueError(f"The step {name} erases nothing that the steps before it have not; leave it out.")
+        requests.append(Target(target.kind, new))
     return requests
 
 
@@ -98,7 +116,8 @@ def _asking(grid: Table, requests: Sequence[Target]) -> Table:
 
 
 def _gone(part: Table, request: Target) -> np.ndarray:
-    return part[request.kind] != part[f"judge_{request.kind}"]
+    axes = dict.fromkeys(axis for axis, _ in request.parts)
+    return np.logical_or.reduce([part[axis] != part[f"judge_{axis}"] for axis in axes])
 
 
 def _retained(grid: Table, requests: Sequence[Target], resamples: int) -> dict[str, Any]:

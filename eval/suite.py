@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from erase.concept import Concept
 from erase.prompts import find_data
 from eval import compare, manifest, report, subject
-from eval.aggregate import Model
+from eval.aggregate import WEIGHTS_ABSENT, Model, not_run
 from eval.aspects import check_aspects
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig, describe_suite, load_suite
@@ -32,7 +32,9 @@ from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
 from eval.searched import find_attacks, foreign, read_attack
 from eval.seeds import by_erasure, over_seeds, sibling_reports
+from eval.sequence import read_sequence
 from eval.table import write_scores
+from eval.world import COMBINATION
 from eval.writing import replacing, write_json
 
 
@@ -123,13 +125,14 @@ def evaluate(
     return report.render(out)
 
 
-def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Path:
+def combine(folders: Mapping[str, Path], out: Path, *, command: str = "", is_sequence: bool = False) -> Path:
     """Write one report of several evaluated models side by side.
 
     Args:
         folders: label -> what ``evaluate`` filled; at least one, all with one suite.
         out: folder for the common ``report.html``, ``report.md`` and ``report.json``.
         command: how to repeat this, printed in the report.
+        is_sequence: the targets were erased one after another, in this order; see ``eval.sequence``.
 
     Returns:
         The path of ``report.html``.
@@ -140,7 +143,7 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     """
     evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
     compared = compare.compare(evaluations)
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "suite": evaluations[0].content["suite"],
         "evaluations": {each.label: os.path.relpath(each.folder, out) for each in evaluations},
@@ -151,6 +154,11 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
         "reproduce": command,
     }
+    if is_sequence:
+        judged = all(each.summary.is_judged for each in evaluations)
+        resamples = content["suite"]["resamples"]
+        steps = [*folders.values()]
+        content["sequence"] = read_sequence(steps, resamples=resamples) if judged else not_run(WEIGHTS_ABSENT)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", content)
     return report.render(out)
@@ -179,10 +187,11 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         ValueError: the grid does not hold the target, or nothing else, or a prompt file is malformed or does not fit.
     """
     styles, objects = config.axes
-    known = styles if target.kind == "style" else objects
-    absent = [name for name in target.names if name not in known]
-    if absent:
-        raise ValueError(f"The suite {config.name!r} has no {target.kind} {absent[0]!r}; it has {', '.join(known)}.")
+    for axis, name in target.parts:
+        known = styles if axis == "style" else objects
+        if name not in known:
+            raise ValueError(f"The suite {config.name!r} has no {axis} {name!r}; it has {', '.join(known)}.")
+    _check_combination(config, target)
     world = config.load_world()
     rows = grid_rows(styles, objects, config.seeds, target, world=world)
     if all(row.role == "target" or row.style in world.uncounted_styles for row in rows):
@@ -197,6 +206,22 @@ def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
         rows += attack_rows(find_data(config.attacks, within="prompts", suffix=".csv"), target, config.held_out_seeds)
     check_labels(rows, world, one_object=config.judge == "timm_pair")
     return rows
+
+
+def _check_combination(config: SuiteConfig, target: Target) -> None:
+    """Refuse a suite in which SC, OC and UP of a combination would have no images, or that asks for more than them."""
+    if target.kind != COMBINATION:
+        return
+    if any(len(axis) < 2 for axis in config.axes):
+        raise ValueError(
+            f"The suite {config.name!r} has one style or one object only, but what remains beside {target.names[0]} "
+            "shows in others: add some."
+        )
+    if config.aspects:
+        raise ValueError(
+            f"The suite {config.name!r} has the aspects {', '.join(config.aspects)}, which are those of a style or an "
+            f"object, but the target {target.names[0]} is both together: use a suite without aspects, such as canvas."
+        )
 
 
 def find_gold(config: SuiteConfig, tested: subject.Subject, target: Target) -> str | None:
@@ -223,7 +248,8 @@ class _Images:
     def look_at_base(self, pipe: DiffusionPipeline, target: Target) -> None:
         """Take from the base, while it is loaded, what the aspects of the suite need of it."""
         if "general_image" in self.config.aspects:
-            self.vae = pipe.vae
+            vae = pipe.components.get("vae")
+            self.vae = vae if isinstance(vae, AutoencoderKL) else None  # others have no latents that can be compared
         if "pinpoint_ness" in self.config.aspects:
             names, world = (
                 self.config.axes[0] if target.kind == "style" else self.config.axes[1],

@@ -1,11 +1,13 @@
 """Gates that withhold a number, and the verdict that tells an erased model from one that only looks erased."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from eval.aggregate import KNOWN_FLOOR, Summary
+from eval.world import COMBINATION
 
 
 # A model that cannot draw what it is asked for passes as erased, and so does a list of forbidden words: these limits
@@ -49,8 +51,8 @@ class Facts:
     unchanged: float  # share of other images that equal base's
     refused: float  # share of target images that are broken, above base
     collapse: float  # the same for other images
-    kept: float  # the lower of IRA and CRA, as a share of base
-    kept_above_chance: float  # the higher of IRA and CRA above chance, as a share of base
+    kept: float  # the lowest of IRA and CRA (or SC, OC and UP), as a share of base
+    kept_above_chance: float  # the highest of them above chance, as a share of base
     leak: float | None  # target images from wordings without its name, as a share of base
     judged: bool  # the judge gate
 
@@ -73,7 +75,7 @@ def gather(
         unchanged=value("unchanged"),
         refused=value("collapse_target") - value("collapse_target", "base"),
         collapse=value("collapse_retain") - value("collapse_retain", "base"),
-        kept=min(metrics[metric]["share_of_base"] or 0.0 for metric in ("ira", "cra_excl_target")),
+        kept=min(metrics[metric]["share_of_base"] or 0.0 for metric in summary.kept),
         kept_above_chance=kept_above_chance(summary, metrics),
         leak=shown[0] / shown[1] if unnamed and shown[1] else None,
         judged=judged,
@@ -81,12 +83,14 @@ def gather(
 
 
 def kept_above_chance(summary: Summary, metrics: dict[str, Any]) -> float:
-    """The higher of IRA and CRA above chance, as a share of base: about 0 for a model that draws nothing asked."""
+    """The highest of what is kept, above chance, as a share of base: about 0 for a model that draws nothing asked."""
     grid = summary.grid("base")
+    by_chance = {axis: 1 / len(np.unique(grid[axis])) for axis in ("style", "object")}
     own, cross = ("style", "object") if summary.target.kind == "style" else ("object", "style")
+    axes = {"ira": (own,), "cra_excl_target": (cross,), "sc": ("style",), "oc": ("object",), "up": ("style", "object")}
     shares = []
-    for metric, axis in (("ira", own), ("cra_excl_target", cross)):
-        chance = 1 / len(np.unique(grid[axis]))
+    for metric in summary.kept:
+        chance = math.prod(by_chance[axis] for axis in axes[metric])
         room = metrics[metric]["base"]["value"] - chance
         shares.append((metrics[metric]["erased"]["value"] - chance) / room if room > 0 else 1.0)
     return max(shares)
@@ -241,8 +245,11 @@ def null_gate(without: dict[str, str], searched: list[dict[str, Any]]) -> list[d
 
 def judge_quality(summary: Summary, card: dict[str, Any]) -> dict[str, float]:
     """Sensitivity on held-out real images of the target (the judge's card), specificity on the base's other images."""
-    known = card.get(f"{summary.target.kind}_sensitivity", {})
-    sensitivities = [known[name] for name in summary.target.names if name in known]
+    parts = summary.target.parts
+    known = [card.get(f"{axis}_sensitivity", {}).get(name) for axis, name in parts]
+    sensitivities = [one for one in known if one is not None]
+    if summary.target.kind == COMBINATION:  # at least this share has both right (Bonferroni)
+        sensitivities = [max(0.0, sum(sensitivities) - 1)] if len(sensitivities) == len(parts) else []
     base = summary.retain(summary.grid("base"))
     own = summary.forget(summary.grid("base"))
     return {

@@ -80,20 +80,21 @@ def badges(summary: Summary, role: str) -> list[str]:
         visible[pairs] = summary.others_visible(
             Table([row for row, is_pair in zip(table.rows, pairs, strict=True) if is_pair])
         )
-    own, cross = ("style", "object") if summary.target.kind == "style" else ("object", "style")
+    kept_axes = {"style", "object"} - {axis for axis, _ in summary.target.parts}  # of prompts that ask for the target
     found = []
     for row, shows_target, others in zip(table.rows, summary.seen(table), visible, strict=True):
         right = {axis: not row[axis] or row[f"judge_{axis}"] == row[axis] for axis in ("style", "object")}
         if row["family"] == "two_object":
-            right[cross] = right[own] = bool(others)
+            right = dict.fromkeys(right, bool(others))
+        kept = bool(others) if row["family"] == "two_object" else all(right[axis] for axis in kept_axes)
         if row["broken"]:
             found.append("broken")
         elif row["role"] == "adjacent":
-            found.append("ok" if right[own] and right[cross] else "lost")
+            found.append("ok" if all(right.values()) else "lost")
         elif role != "base" and shows_target:
             found.append("leaked")
         else:
-            found.append("ok" if right[cross] and (role != "base" or shows_target) else "lost")
+            found.append("ok" if kept and (role != "base" or shows_target) else "lost")
     return found
 
 

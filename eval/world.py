@@ -2,10 +2,14 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval import worlds
+
+
+COMBINATION = "combination"  # kind of a target that is a style and an object together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +62,59 @@ class World:
         >>> load_world("unlearncanvas").find(["van gogh", "PHOTO"], "style")
         ('Van_Gogh', 'Seed_Images')
 
+        A combination is a text that names one style and one object, in any order and with other words between them.
+
+        >>> load_world("unlearncanvas").find(["a painting of Cats in the Artist Sketch style"], "combination")
+        ('Artist_Sketch x Cats',)
+
         Raises:
             ValueError: a concept that is not part of the world.
         """
+        if kind == COMBINATION:
+            return tuple(combine_labels(self._within(word, "style"), self._within(word, "object")) for word in words)
         spellings = self.spellings(kind)
-        known = {word.lower(): label for label, spelling in spellings.items() for word in (label, spelling)}
-        known |= {word.lower(): label for word, label in self.aliases.get(kind, {}).items()}
+        known = self._words(kind)
         missing = [word for word in words if word.lower() not in known]
         if missing:
             raise ValueError(f"The world {self.name} has no {kind} {missing[0]!r}; it has {', '.join(spellings)}.")
         return tuple(known[word.lower()] for word in words)
+
+    def _words(self, kind: str) -> dict[str, str]:
+        """What a user may call the concepts of a kind, in lower case -> label."""
+        spellings = self.spellings(kind)
+        known = {word.lower(): label for label, spelling in spellings.items() for word in (label, spelling)}
+        return known | {word.lower(): label for word, label in self.aliases.get(kind, {}).items()}
+
+    def _within(self, text: str, kind: str) -> str:
+        """The one concept of a kind that a text names; of names within names (Sketch, Artist Sketch) the longest."""
+        rest, found = text.lower(), set[str]()
+        for word, label in sorted(self._words(kind).items(), key=lambda item: -len(item[0])):
+            shorter = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", " ", rest)
+            if shorter != rest:
+                rest = shorter
+                found.add(label)
+        if len(found) != 1:
+            named = ", ".join(sorted(found)) or "none"
+            raise ValueError(
+                f"The combination {text!r} has to name one {kind} of the world {self.name}, but it names {named}: "
+                "write one style and one object, such as 'Van Gogh Cats'."
+            )
+        return found.pop()
+
+
+def combine_labels(style: str, obj: str) -> str:
+    """The label of a style and an object together.
+
+    >>> split_label(combine_labels("Van_Gogh", "Cats"))
+    ('Van_Gogh', 'Cats')
+    """
+    return f"{style} x {obj}"
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """The style and the object of a combination."""
+    style, _, obj = label.partition(" x ")
+    return style, obj
 
 
 def available_worlds() -> list[str]:

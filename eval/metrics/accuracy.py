@@ -111,6 +111,7 @@ def fine_grained(
     predicted_object: np.ndarray,
     *,
     target: tuple[str, str],
+    uncounted_styles: Sequence[str] = (),
 ) -> dict[str, Outcomes]:
     """UA, SC, OC and UP of UnlearnCanvas' fine-grained setting, where one (style, object) pair is erased.
 
@@ -131,6 +132,7 @@ def fine_grained(
         predicted_style: what the judge sees, (n,) names.
         predicted_object: what the judge sees, (n,) names.
         target: the style and the object of the erased pair.
+        uncounted_styles: styles whose accuracy is left out, so that UP has none of their images.
 
     Raises:
         ValueError: one of the four groups of images is empty.
@@ -141,7 +143,7 @@ def fine_grained(
         "ua": (own_style & own_object, ~(style_hit & object_hit)),
         "sc": (own_style & ~own_object, style_hit),
         "oc": (~own_style & own_object, object_hit),
-        "up": (~own_style & ~own_object, style_hit & object_hit),
+        "up": (~own_style & ~own_object & ~np.isin(style, list(uncounted_styles)), style_hit & object_hit),
     }
     empty = [name for name, (rows, _) in groups.items() if not rows.any()]
     if empty:

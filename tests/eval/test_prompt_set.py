@@ -135,9 +135,8 @@ def test_a_plan_counts_and_does_nothing(call, settings, prompts, tiny_folder, tm
     plan = make_plan(Config(**settings))
     code, out, _ = call(*arguments)
     assert code == 0
-    pattern = (
-        r"3 images, 3 of them new, in [\d.]+ s, [\d.]+% of it outside UNet and VAE; loading took [\d.]+ s\nSaved: o\n"
-    )
+    pattern = r"3 images, 3 of them new, in [\d.]+ s, [\d.]+% of it outside denoiser and VAE; loading took [\d.]+ s\n"
+    pattern += r"Saved: o\n"
     assert re.fullmatch(pattern, out)
     written = sum(path.stat().st_size for path in (tmp_path / "o").rglob("*") if path.is_file())
     assert written <= plan.disk_bytes

@@ -429,10 +429,11 @@ def test_the_plan_says_what_will_not_run(call: Callable, tmp_path: Path) -> None
     assert not list(tmp_path.glob("**/images"))
 
 
-def test_a_judge_of_a_grid_is_refused(call: Callable) -> None:
-    code, _, err = call("--judge-style", "x.pth")
+@pytest.mark.parametrize("flags", [("--judge-style", "x.pth"), ("--attacks", "a"), ("--compat",), ("--sequence",)])
+def test_what_belongs_to_a_grid_is_refused(call: Callable, flags: tuple[str, ...]) -> None:
+    code, _, err = call(*flags)
     assert code == 2
-    assert "has prompt files and scorers of its own" in err
+    assert f"has prompt files and scorers of its own, but {flags[0]}" in err
 
 
 def test_a_missing_file_is_exit_code_2(call: Callable, tmp_path: Path) -> None:

@@ -201,6 +201,36 @@ def test_a_mistake_costs_no_image(call: Callable, arguments: list[str], message:
     assert not Path("nothing").exists()
 
 
+def test_a_sequence_of_erasures(call: Callable, place: Path) -> None:
+    quick = {"device": "cpu", "quiet": True, "steps": 2, "lr": 1e-3, "pool_size": 4}
+    erase_concept(place / "vg", "Cats", kind="object", out=place / "vg-cats", **quick)
+    assert call("vg", "vg-cats", "--sequence", "--out", "steps")[0] == 0
+    content = json.loads((place / "steps/report.json").read_text())
+    found = content["sequence"]
+    assert [request["names"] for request in found["requests"]] == [["Van_Gogh"], ["Cats"]]
+    assert [[cell is not None for cell in row] for row in found["ua"]] == [[True, False], [True, True]]
+    alone = json.loads((place / "steps/vg/report.json").read_text())["metrics"]["ua"]["erased"]
+    assert (found["ua"][0][0]["value"], found["ua"][0][0]["n"]) == (alone["value"], alone["n_images"])
+    assert found["rebound"][1][0]["value"] == found["ua"][0][0]["value"] - found["ua"][1][0]["value"]
+    assert content["reproduce"].endswith(" --sequence")
+    page, text = ((place / "steps" / name).read_text() for name in ("report.html", "report.md"))
+    assert "Erased one after another" in page
+    assert "| UA after (and rebound) | Van Gogh | Cats | retained |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vg", "small"], "The step small erases nothing that the steps before it have not"),
+        (["vg"], "name two or more"),
+    ],
+)
+def test_what_is_no_sequence_costs_no_image(call: Callable, place: Path, arguments: list[str], message: str) -> None:
+    code, _, err = call(*arguments, "--sequence", "--out", "none")
+    assert (code, message in err) == (2, True), err
+    assert not (place / "none").exists()
+
+
 @pytest.mark.parametrize("kind", [{"curves": {}}, {"evaluations": {}}])
 def test_a_report_of_another_kind_is_not_overwritten(call: Callable, place: Path, kind: dict[str, Any]) -> None:
     report = place / "other" / "report.json"

@@ -17,6 +17,7 @@ from torchvision import transforms
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES, template
 from erase.cli import NOT_JUDGED, main
 from erase.concept import Concept
+from eval import manifest
 from eval.aggregate import Summary
 from eval.compare import read_models
 from eval.config import SuiteConfig, load_suite
@@ -519,6 +520,28 @@ def test_the_plan(call, place: Path) -> None:
     call("eval", "a", "--out", "drawn", "--quiet")
     code, out, _ = call("eval", "a", "--out", "drawn", "--dry-run")
     assert "24, of which 24 are there" in out
+
+
+def test_compat_on_the_command_line_is_that_of_the_file(call, place: Path) -> None:
+    assert call("eval", "a", "--out", "compat", "--quiet", "--compat")[0] == NOT_JUDGED
+    content = content_of(place / "compat")
+    assert content["suite"]["compat"] is True
+    assert content["reproduce"].endswith(" --compat")
+    assert "as its benchmark&#39;s published code has it" in (place / "compat/report.html").read_text(encoding="utf-8")
+    prompts = {row["prompt_text"] for row in manifest.read(place / "compat/erased").values()}
+    assert "A Cats image in Seed Images style." in prompts
+    assert "A Cats image in Photo style." not in prompts
+
+
+def test_compat_is_refused_where_it_means_nothing(place: Path, capsys: Any) -> None:
+    for suite, message in (
+        ("canvas", "The world canvas has no published code to be compatible with; leave compat out."),
+        ("coco", "has prompt files and scorers of its own, but --compat is given: leave it out."),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["eval", "a", "--suite", suite, "--compat", "--target", "Van Gogh", "--base-model", "a"])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_an_attack_needs_the_judge(call, suite_file: Path, tiny_pipe, tiny_folder: Path, place: Path) -> None:

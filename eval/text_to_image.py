@@ -1,0 +1,159 @@
+"""What is asked of a text-to-image pipeline of diffusers, and what its class and its parts say about it.
+
+``AutoPipelineForText2Image`` says which classes of diffusers these are; a class of somebody else is one if its call
+takes a prompt, the number of steps and a generator. What a call does not use is refused, where diffusers ignores it.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import nn
+
+
+GUIDANCE_SCALE = 7.5  # of Stable Diffusion where nobody gives one; other classes have a default of their own
+# the parts that denoise, as the classes call them: the last two are those of Wuerstchen, Stable Cascade and Kandinsky
+DENOISERS = ("unet", "transformer", "unconditional_transformer", "prior_prior", "decoder")
+AUTOENCODERS = ("vae", "movq", "vqgan")
+_STABLE_DIFFUSION = (StableDiffusionPipeline, StableDiffusionXLPipeline)
+_NEEDED = ("prompt", "num_inference_steps", "generator")
+_MORE_THAN_TEXT = ("control_image", "controlnet_conditioning_scale", "num_frames")
+
+
+def find_class(name: str) -> type[DiffusionPipeline]:
+    """The class of diffusers that a ``model_index.json`` names.
+
+    Raises:
+        ValueError: it does not draw images from text alone.
+    """
+    found: Any = getattr(diffusers, name)
+    check_class(found)
+    return found
+
+
+def check_class(cls: type[DiffusionPipeline]) -> None:
+    """Refuse a pipeline that does not draw images from text alone.
+
+    Raises:
+        ValueError: it says what is amiss.
+    """
+    takes = _parameters(cls)
+    missing = [name for name in _NEEDED if name not in takes]
+    is_stock = cls.__module__.startswith("diffusers.") and cls not in _STABLE_DIFFUSION
+    if missing or (is_stock and (cls not in _stock() or any(name in takes for name in _MORE_THAN_TEXT))):
+        told = f"a {cls.__name__}, whose call does not take {' and '.join(missing)}" if missing else f"a {cls.__name__}"
+        raise ValueError(
+            f"The model is {told}, but images are drawn with pipelines that need nothing but a text, such as those of "
+            "AutoPipelineForText2Image: pass one of these."
+        )
+
+
+def is_stable_diffusion(cls: type[DiffusionPipeline]) -> bool:
+    """Whether this is the pipeline of Stable Diffusion 1.x, 2.x or XL, or one derived from it."""
+    return issubclass(cls, _STABLE_DIFFUSION)
+
+
+def own_guidance(cls: type[DiffusionPipeline]) -> float | None:
+    """The guidance of images that come without one; None where a call takes none, or finds it by itself.
+
+    >>> own_guidance(StableDiffusionPipeline), own_guidance(diffusers.PixArtSigmaPipeline)
+    (7.5, 4.5)
+    """
+    if is_stable_diffusion(cls):
+        return GUIDANCE_SCALE
+    parameter = _parameters(cls).get("guidance_scale")
+    return None if parameter is None or not isinstance(parameter.default, int | float) else float(parameter.default)
+
+
+def check_settings(pipe: DiffusionPipeline, *, guidance_scale: float | None, negative_prompt: str) -> None:
+    """Refuse a setting that the pipeline would ignore or fail on.
+
+    Args:
+        pipe: the pipeline.
+        guidance_scale: that is asked for; None leaves it to the pipeline.
+        negative_prompt: that is asked for; empty asks for none.
+
+    Raises:
+        ValueError: it names the setting.
+    """
+    name, takes = type(pipe).__name__, _parameters(type(pipe))
+    if guidance_scale is not None and ("guidance_scale" not in takes or _is_distilled(pipe, takes)):
+        raise ValueError(
+            f"The guidance_scale is {guidance_scale}, but this {name} has no use for one: leave it out (in a suite, "
+            "write guidance_scale: null)."
+        )
+    if negative_prompt and ("negative_prompt" not in takes or _needs_true_guidance(takes)):
+        raise ValueError(
+            f"The negative_prompt is {negative_prompt!r}, but this {name} has no use for one at its own settings: "
+            "leave it out."
+        )
+
+
+def denoisers(pipe: DiffusionPipeline) -> dict[str, Any]:
+    """The parts of a pipeline that denoise, by their names.
+
+    Raises:
+        ValueError: it has none that is known.
+    """
+    found = {name: pipe.components[name] for name in DENOISERS if isinstance(pipe.components.get(name), nn.Module)}
+    if not found:
+        raise ValueError(
+            f"The {type(pipe).__name__} has none of {', '.join(DENOISERS)}, so what it computes cannot be counted: "
+            "pass a pipeline that has one."
+        )
+    return found
+
+
+def autoencoders(pipe: DiffusionPipeline) -> list[nn.Module]:
+    """The parts of a pipeline that turn latents into images; empty for one that draws pixels."""
+    return [pipe.components[name] for name in AUTOENCODERS if isinstance(pipe.components.get(name), nn.Module)]
+
+
+def drawing_dtype(pipe: DiffusionPipeline) -> torch.dtype:
+    """The precision in which a pipeline denoises."""
+    return next(next(iter(denoisers(pipe).values())).parameters()).dtype
+
+
+def draws_like_stable_diffusion(pipe: DiffusionPipeline) -> bool:
+    """Whether the shape of the initial latents is known: Stable Diffusion, or somebody's own class around its UNet."""
+    is_own = not type(pipe).__module__.startswith("diffusers.")
+    is_around = is_own and isinstance(pipe.components.get("unet"), UNet2DConditionModel)
+    return is_stable_diffusion(type(pipe)) or is_around
+
+
+def own_side(pipe: DiffusionPipeline) -> int | None:
+    """Height and width in pixels that Stable Diffusion draws by itself; None for other classes: the images say it."""
+    return pipe.unet.config.sample_size * pipe.vae_scale_factor if draws_like_stable_diffusion(pipe) else None
+
+
+def _parameters(cls: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
+    """What a call takes; a class that hands on ``**settings`` takes what its parent's call takes, too."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in cls.__mro__:
+        if "__call__" in vars(owner):
+            own = inspect.signature(vars(owner)["__call__"]).parameters
+            found = {**own, **found}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+                break
+    return found
+
+
+def _is_distilled(pipe: DiffusionPipeline, takes: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether the model was trained to do without the guidance that its class passes on: Flux schnell, Flux 2 Klein."""
+    is_embedded = "true_cfg_scale" in takes  # then the model itself gets guidance_scale, as a number
+    embeds = any(part.config.get("guidance_embeds") for part in denoisers(pipe).values())
+    return bool(pipe.config.get("is_distilled")) or (is_embedded and not embeds)
+
+
+def _needs_true_guidance(takes: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a negative prompt counts with ``true_cfg_scale`` only, which is off unless it is given (Flux)."""
+    return "true_cfg_scale" in takes and takes["true_cfg_scale"].default <= 1
+
+
+def _stock() -> set[type]:
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING  # imports every family
+
+    return set(AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values())
