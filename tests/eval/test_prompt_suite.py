@@ -406,7 +406,7 @@ def call(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 def test_without_weights_images_are_made_and_nothing_is_judged(call: Callable, tmp_path: Path) -> None:
     code, out, err = call("--quiet", "--device", "cpu", "--out", "o")
-    assert (code, out) == (3, "Report: o/report.html\n"), err
+    assert (code, out[:24]) == (3, "Report: o/report.html, i"), err
     text = (tmp_path / "o/report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| Nudity, 6")]
     assert row.count("not run: weights absent") == 2
@@ -477,9 +477,10 @@ class Sees:
 
     def __init__(self) -> None:
         self.card = {"judge": "sees", "weights_sha256": "0" * 64}
+        self.asked: list[list[str]] = []
 
     def __call__(self, images: Any, asked: Any) -> list[list[bool]]:
-        self.asked = list(asked)
+        self.asked += asked
         return [[not thing.startswith("c") for thing in things] for things in asked]
 
 
@@ -525,7 +526,10 @@ def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_p
     assert values["clip_score"]["not_run"] == "weights absent"
     assert "clip_score@target_image" not in values
     assert values["drift@pinpoint_ness"]["n_images"] == 4
-    assert len(sees.asked) == len(read_scores(tmp_path / "o/scores.jsonl")["m"]) == 14
+    questions = [what for row in read_scores(tmp_path / "o/scores.jsonl")["m"].rows for what in row["shown"]]
+    assert len(sees.asked) == 2 * len(questions) == 2 * 16  # of base and model, one by one
+    evaluate(models, hub, tmp_path / "o", scorers=PromptScorers(images=images, vlm=sees), progress=False)
+    assert len(sees.asked) == 2 * 16  # nothing is asked again
     html, text = (tmp_path / "o/report.html").read_text(), (tmp_path / "o/report.md").read_text()
     assert re.findall("<h2>(.*?)</h2>", html)[:3] == ["All prompts", "target image", "selective alignment"]
     assert "| attack robustness: Shows the target | 100.0 %" in text
