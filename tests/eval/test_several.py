@@ -229,7 +229,7 @@ def test_two_processes_report_what_one_does(call: Callable, place: Path) -> None
 @pytest.mark.slow
 def test_an_evaluation_of_the_canvas_spends_at_most_a_twentieth_outside_forwards(tmp_path: Path, capsys) -> None:
     suite = tmp_path / "few.yaml"
-    grid = {"styles": ["Photo", "Van_Gogh"], "objects": ["Cats", "Dogs", "Birds"], "seeds": [188, 288, 588]}
+    grid = {"styles": ["Photo", "Van_Gogh"], "objects": ["Cats", "Dogs", "Birds"], "seeds": [*range(7)]}
     suite.write_text(json.dumps({"name": "few", **grid, "held_out": "", "num_inference_steps": 20, "resamples": 1000}))
     erase_concept("canvas", "Van Gogh", method="uce", out=tmp_path / "erased", device="cpu", quiet=True)
     capsys.readouterr()
