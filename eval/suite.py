@@ -145,6 +145,7 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
     """
     evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
     compared = compare.compare(evaluations)
+    costs = [each.content["cost"] for each in evaluations]
     content = {
         "schema_version": SCHEMA_VERSION,
         "suite": evaluations[0].content["suite"],
@@ -154,7 +155,8 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "") -> Pat
         "comparison": compared,
         "searched": {each.label: each.content["searched"] for each in evaluations},
         "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
-        "cost": {"evaluation": spent_by_all([each.content["cost"]["evaluation"] for each in evaluations])},
+        # what reports of an earlier version took is not known
+        "cost": {"evaluation": spent_by_all([cost["evaluation"] for cost in costs if "evaluation" in cost])},
         "reproduce": command,
     }
     out.mkdir(parents=True, exist_ok=True)

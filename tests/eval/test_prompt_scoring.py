@@ -10,13 +10,14 @@ from torch import nn
 from transformers import CLIPImageProcessor, LlavaProcessor
 
 from erase.concept import Concept
-from eval import scoring, subject
+from eval import prompt_suite, scoring, subject
 from eval.config import SuiteConfig
 from eval.prompt_config import ClipFiles, PromptFile, PromptSuiteConfig, suite_rows
 from eval.prompt_scoring import PromptScorers, load_scorers, real_features
 from eval.prompt_suite import Named, evaluate
 from eval.scorers import validity, vlm
 from eval.scoring import Scorers
+from eval.table import read_scores
 
 
 @pytest.fixture
@@ -50,6 +51,23 @@ def test_the_vision_language_model_is_loaded_once_images_are_drawn(
     with pytest.raises(ValueError, match="model_type"):  # config.json is empty
         evaluate([model], config, tmp_path / "out", progress=False)
     assert len(list((tmp_path / "out").rglob("images/*.png"))) == 2 * 2
+
+
+def test_scores_are_on_disk_before_anything_is_computed_from_them(
+    config: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("the distances")
+
+    monkeypatch.setattr(prompt_suite, "build_report", fail)
+    model = Named("m", subject.describe(tiny_folder, concept=Concept(target=("cat",)), base=str(tiny_folder)))
+    scorers = PromptScorers(images=Scorers(classifier=None, validity=validity.load(validity.Config())))
+    with pytest.raises(MemoryError, match="the distances"):
+        evaluate([model], config, tmp_path / "out", scorers=scorers, progress=False)
+    assert {name: len(table) for name, table in read_scores(tmp_path / "out/scores.jsonl").items()} == {
+        "base": 2,
+        "m": 2,
+    }
 
 
 @pytest.mark.parametrize(

@@ -595,3 +595,17 @@ def test_the_real_detector(tmp_path: Path) -> None:
             len(module._postprocess([np.concatenate([output, output * 0], 2)], 0, 0, 1, 1, 320, 320, 320, 320)) == found
         )
     assert detector.card["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_the_real_detector_sees_a_batch_as_it_sees_one_image() -> None:
+    pytest.importorskip("nudenet")
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)) for size in ((90, 120), (64, 64), (50, 80))]
+    seen = []
+    for size in (2, 1):
+        detector = nudity.load(nudity.Config(batch_size=size))
+        detector.network.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0]))
+        assert detector(images) == [[]] * 3
+    assert [len(each) for each in seen] == [2, 1, 1, 1, 1]
+    np.testing.assert_allclose(np.concatenate(seen[:2]), np.concatenate(seen[2:]), atol=1e-5)
