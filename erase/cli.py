@@ -192,6 +192,7 @@ def evaluate(
     cannot be judged says so.
     """
     from erase.cli_eval import evaluate_all, plan_all
+    from eval.generate import process_state
 
     quiet_libraries()
     flags: list[tuple[str, Any]] = [("suite", suite), *(("target", name) for name in target or ())]
@@ -216,9 +217,10 @@ def evaluate(
     command = shlex.join(
         ["erase", "eval", *paths, *_as_flags(flags), *["--compat"] * compat, *["--sequence"] * sequence]
     )
-    report, is_judged = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
-    print(f"Report: {report}")
-    if not is_judged:
+    found = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
+    if process_state().is_main_process:
+        print(found.line)
+    if not found.is_judged:
         print("erase: not everything was judged, because weights are absent; the report says which.", file=sys.stderr)
         raise typer.Exit(NOT_JUDGED)
 

@@ -31,11 +31,20 @@ class _Named(NamedTuple):
     base: str | None
 
 
-class Outcome(NamedTuple):
+class EvalSummary(NamedTuple):
     """The report, and whether the judge's weights were there; without them nothing is known about the erasure."""
 
     report: Path
     is_judged: bool
+
+    @property
+    def line(self) -> str:
+        """One line for a terminal: where the report is, and what it took."""
+        spent = json.loads(self.report.with_name("report.json").read_text(encoding="utf-8"))["cost"]["evaluation"]
+        return (
+            f"Report: {self.report}, in {spent['seconds']:.1f} s, {spent['outside']:.1%} of it outside UNet, VAE and "
+            f"scorers; loading took {spent['loading_seconds']:.1f} s"
+        )
 
 
 def evaluate_all(
@@ -56,7 +65,7 @@ def evaluate_all(
     dtype: str,
     quiet: bool,
     command: str,
-) -> Outcome:
+) -> EvalSummary:
     """Evaluate one model into ``out``, or several into ``out/<label>`` with one report in ``out``.
 
     Args:
@@ -129,7 +138,7 @@ def evaluate_all(
         )
     if several and process_state().is_main_process:
         report = combine(folders, where, command=command, is_sequence=sequence)
-    return Outcome(report, settings.has_judge)
+    return EvalSummary(report, settings.has_judge)
 
 
 def plan_all(
@@ -199,7 +208,7 @@ def _evaluate_prompts(
     dtype: str,
     quiet: bool,
     command: str,
-) -> Outcome:
+) -> EvalSummary:
     """The same for a suite of prompt files, whose models come into one report from the start."""
     from eval.prompt_config import load_prompt_suite
     from eval.prompt_suite import evaluate
@@ -218,7 +227,7 @@ def _evaluate_prompts(
         progress=not quiet,
         command=command,
     )
-    return Outcome(report, is_judged)
+    return EvalSummary(report, is_judged)
 
 
 def _check_prompts(suite: str, judge: str, attacks: list[Path], *, compat: bool, sequence: bool) -> None:

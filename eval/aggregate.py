@@ -17,7 +17,7 @@ from eval.world import COMBINATION, World, load_world
 
 PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
 BOOTSTRAP = "cluster bootstrap over prompts, 95 %"
-SUBSETS = "central 95 % of random halves"
+SUBSETS = "central 95 % of random halves of at most 1,000 images"
 # what may be printed struck through when a gate fails: the claims that something is gone
 ERASURE = ("ua", "normalised_erasure")
 KNOWN_FLOOR = 0.3  # base must show something in this share of its images, or nothing is said about its loss

@@ -28,7 +28,7 @@ def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
 
 
 def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """KID between features (n, D), with the spread of random halves.
+    """KID between features (n, D), with the spread of random halves of at most 1,000 images.
 
     Raises:
         ValueError: fewer than 16 images on a side.

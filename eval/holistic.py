@@ -27,7 +27,7 @@ from eval.verdict import UNNAMED
 
 
 # metrics that need no answer of the judge
-PIXELS_ONLY = ("drift_latent", "drift_clip", "drift_lpips", "cmmd", "fid", "kid_inception", "seconds_per_image")
+NOT_OF_THE_JUDGE = ("drift_latent", "drift_clip", "drift_lpips", "cmmd", "fid", "kid_inception", "seconds_per_image")
 DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
 RATIO = "wider of paired cluster bootstrap and Wilson over base, 95 %"
 CORRECTED = "wider of Lang-Reiczigel and cluster bootstrap with a resampled judge, 95 %"
@@ -75,7 +75,7 @@ class Holistic:
 
     def estimates(self, metric: str) -> dict[str, Any]:
         """An estimate per model, and where it is a share what it is beside the base."""
-        if metric not in PIXELS_ONLY and not self.summary.is_judged:
+        if metric not in NOT_OF_THE_JUDGE and not self.summary.is_judged:
             return {name: not_run(WEIGHTS_ABSENT) for name in self.summary.models}
         shares = self.shares()
         if metric == "selective_alignment":

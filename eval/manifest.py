@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -48,11 +49,12 @@ def _of_the_file(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Append records, after removing a line that a kill cut short."""
-    if path.exists():
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)
+    if path.exists() and path.stat().st_size:
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     with path.open("a", encoding="utf-8") as file:
         file.write(lines)

@@ -8,7 +8,7 @@ from erase.plan import duration
 from eval import prompt_set
 from eval.config import SuiteConfig
 from eval.prompt_config import PromptSuiteConfig
-from eval.prompt_suite import missing_weights
+from eval.prompt_scoring import missing_weights
 from eval.rows import Row
 
 

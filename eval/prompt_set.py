@@ -99,7 +99,7 @@ class Plan(NamedTuple):
     unknown: str = "not estimated for this model family"
 
 
-class Outcome(NamedTuple):
+class Generation(NamedTuple):
     """What a generation took, in this process."""
 
     images: int  # asked for, and there
@@ -194,7 +194,7 @@ def describe(plan: Plan) -> str:
     return "\n".join(f"{name + ':':16}{text}" for name, text in lines.items())
 
 
-def run(config: Config, *, progress: bool = True) -> Outcome | None:
+def run(config: Config, *, progress: bool = True) -> Generation | None:
     """Draw what the folder does not hold yet.
 
     Args:
@@ -253,14 +253,14 @@ def run(config: Config, *, progress: bool = True) -> Outcome | None:
     if not state.is_main_process:
         return None
     drawn = _count_records(config.out) - before
-    return Outcome(len(rows), drawn, measured.wall, measured.outside, loading)
+    return Generation(len(rows), drawn, measured.wall, measured.outside, loading)
 
 
-def summarize(outcome: Outcome) -> str:
-    """The outcome in one line."""
+def summarize(made: Generation) -> str:
+    """What a generation took, in one line."""
     return (
-        f"{outcome.images:,} images, {outcome.drawn:,} of them new, in {outcome.seconds:.1f} s, {outcome.outside:.1%} "
-        f"of it outside denoiser and VAE; loading took {outcome.loading:.1f} s"
+        f"{made.images:,} images, {made.drawn:,} of them new, in {made.seconds:.1f} s, {made.outside:.1%} "
+        f"of it outside denoiser and VAE; loading took {made.loading:.1f} s"
     )
 
 

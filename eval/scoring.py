@@ -2,18 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
 from eval import manifest
 from eval.config import SuiteConfig
 from eval.metrics.drift import cosine_drift, rms_drift
 from eval.rows import Row
+from eval.score_store import Key, image_keys, score_once
 from eval.scorers import classifier, clip, inception, lpips, timm_pair, validity
 from eval.scorers.classifier import Classifier, Judgement
 from eval.scorers.clip import ClipScore
@@ -35,6 +37,14 @@ class Scorers:
     lpips: Lpips | None = None
     inception: Inception | None = None
 
+    def networks(self) -> list[nn.Module]:
+        """What the scorers spend their time in, for ``eval.clock``; no module is within another."""
+        found: list[nn.Module] = [self.classifier.judge] if self.classifier else []
+        found += self.clip.model.children() if self.clip else []  # it is called by parts, and not as a whole
+        found += self.latents.vae.children() if self.latents else []
+        found += self.lpips.features if self.lpips else []
+        return found + ([self.inception.network] if self.inception else [])
+
 
 class Scored(NamedTuple):
     """One model's rows, and in the same order their features and pixels for comparison with another model."""
@@ -44,6 +54,7 @@ class Scored(NamedTuple):
     images: Sequence[Image.Image]
     hashes: list[str]  # of the pixels
     clip: np.ndarray | None = None  # (n, D), of unit length
+    texts: np.ndarray | None = None  # (n, D), the same of the prompts
     inception: np.ndarray | None = None  # (n, 2048)
     latents: np.ndarray | None = None  # (n, 4, H/8, W/8)
 
@@ -75,7 +86,7 @@ def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
 
     Args:
         config: the suite.
-        device: where a ``timm_pair`` runs; every other scorer is small and runs on the CPU.
+        device: where a ``timm_pair``, CLIP and Inception run; every other scorer is small and runs on the CPU.
 
     Raises:
         FileNotFoundError: weights that do not exist.
@@ -84,9 +95,11 @@ def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
     return Scorers(
         classifier=_load_classifier(config, device) if config.has_judge else None,
         validity=validity.load(validity.Config()),
-        clip=clip.load(clip.Config(model=config.clip)) if config.clip else None,
+        clip=clip.load(clip.Config(model=config.clip, device=device)) if config.clip else None,
         lpips=lpips.load(lpips.Config(backbone=Path(config.lpips))) if config.lpips else None,
-        inception=inception.load(inception.Config(weights=Path(config.inception))) if config.inception else None,
+        inception=inception.load(inception.Config(weights=Path(config.inception), device=device))
+        if config.inception
+        else None,
     )
 
 
@@ -108,7 +121,7 @@ def _load_classifier(config: SuiteConfig, device: str) -> Classifier:
 
 
 def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, base: Scored | None = None) -> Scored:
-    """Score the images of ``rows``.
+    """Score the images of ``rows``; ``folder`` keeps what a network says, so that it is asked once.
 
     Args:
         folder: what ``eval.generate.generate`` filled.
@@ -123,12 +136,14 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
     """
     records = manifest.read(folder)
     images = Pictures([_check(folder, row, records.get(row.key)) for row in rows])
-    judged = scorers.classifier(images) if scorers.classifier else None
+    kept = _Kept(folder, images, [records[row.key]["image_sha256"] for row in rows])
+    judged = kept.judgement(scorers.classifier) if scorers.classifier else None
     sound = scorers.validity(images)
-    seen = scorers.clip.features(images) if scorers.clip else None
-    aligned = None if scorers.clip is None or seen is None else scorers.clip.align(seen, [row.prompt for row in rows])
-    encoded = scorers.latents(images) if scorers.latents else None
-    drifts = _drifts(images, seen, encoded, scorers, base)
+    seen = kept.features("clip", scorers.clip, scorers.clip.features) if scorers.clip else None
+    texts = kept.texts(scorers.clip, [row.prompt for row in rows]) if scorers.clip else None
+    aligned = None if seen is None or texts is None else (seen * texts).sum(1)
+    encoded = kept.features("latents", scorers.latents, scorers.latents) if scorers.latents else None
+    drifts = _drifts(kept, seen, encoded, scorers, base)
     hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     shared = Counter(dict.fromkeys((code, row.prompt, row.seed) for code, row in zip(hashes, rows, strict=True)))
     copies = Counter(code for code, _, _ in shared)
@@ -154,8 +169,52 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
                 "feature_ref": index,
             }
         )
-    pooled = scorers.inception(images) if scorers.inception else None
-    return Scored(Table(table), judged.features if judged else None, images, hashes, seen, pooled, encoded)
+    pooled = kept.features("inception", scorers.inception, scorers.inception) if scorers.inception else None
+    return Scored(Table(table), judged.features if judged else None, images, hashes, seen, texts, pooled, encoded)
+
+
+class _Kept:
+    """What the scorers with a network say about the images of a folder, as far as it is not known, and kept there."""
+
+    def __init__(self, folder: Path, images: "Pictures", hashes: Sequence[str]) -> None:
+        self.folder, self.images, self.hashes = folder, images, hashes
+
+    def judgement(self, judge: Classifier) -> Judgement:
+        def ask(chunk: slice) -> list[dict[str, Any]]:
+            told = judge(self.images[chunk])
+            return [dict(zip(told._fields, values, strict=True)) for values in zip(*told, strict=True)]
+
+        size, keys = judge.config.batch_size, image_keys(self.hashes)
+        known = score_once(self.folder, "judge", judge.identity, keys, ask, batch_size=size)
+        return Judgement(*(np.array([each[name] for each in known]) for name in Judgement._fields))
+
+    def features(
+        self, name: str, scorer: ClipScore | Inception | Latents, see: Callable[[Sequence[Image.Image]], np.ndarray]
+    ) -> np.ndarray:
+        def ask(chunk: slice) -> np.ndarray:
+            return see(self.images[chunk])
+
+        keys, size = image_keys(self.hashes), scorer.batch_size
+        return np.stack(score_once(self.folder, name, scorer.identity, keys, ask, batch_size=size))
+
+    def texts(self, scorer: ClipScore, prompts: Sequence[str]) -> np.ndarray:
+        """The CLIP features of each prompt, (n, D)."""
+        distinct = list(dict.fromkeys(prompts))
+        place = {prompt: index for index, prompt in enumerate(distinct)}
+
+        def ask(chunk: slice) -> np.ndarray:
+            return scorer.texts(distinct[chunk])
+
+        keys, size = [Key("", prompt) for prompt in distinct], scorer.batch_size
+        known = score_once(self.folder, "clip_texts", scorer.identity, keys, ask, batch_size=size)
+        return np.stack(known)[[place[prompt] for prompt in prompts]]
+
+    def distances(self, scorer: Lpips, base: Scored) -> np.ndarray:
+        def ask(chunk: slice) -> list[float]:
+            return scorer(self.images[chunk], base.images[chunk]).tolist()
+
+        keys, size = image_keys(self.hashes, base.table["image_sha256"].tolist()), scorer.batch_size
+        return np.array(score_once(self.folder, "lpips", scorer.identity, keys, ask, batch_size=size))
 
 
 def _seen(judged: Judgement | None, index: int) -> dict[str, Any]:
@@ -212,7 +271,7 @@ def _row(row: Row, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drifts(
-    images: Sequence[Image.Image],
+    kept: _Kept,
     seen: np.ndarray | None,
     encoded: np.ndarray | None,
     scorers: Scorers,
@@ -222,7 +281,7 @@ def _drifts(
     drifts: dict[str, np.ndarray | None] = dict.fromkeys(("drift", "drift_latent", "drift_clip", "drift_lpips"))
     if base is None:
         return drifts
-    pairs = zip(images, base.images, strict=True)  # one by one: all pixels in float64 would be gigabytes
+    pairs = zip(kept.images, base.images, strict=True)  # one by one: all pixels in float64 would be gigabytes
     gaps = [rms_drift(*(np.asarray(image, np.float64)[None] for image in pair)) / 255 for pair in pairs]
     drifts["drift"] = np.concatenate(gaps)
     if encoded is not None and base.latents is not None:
@@ -230,5 +289,5 @@ def _drifts(
     if seen is not None and base.clip is not None:
         drifts["drift_clip"] = cosine_drift(seen, base.clip)
     if scorers.lpips is not None:
-        drifts["drift_lpips"] = scorers.lpips(images, base.images)
+        drifts["drift_lpips"] = kept.distances(scorers.lpips, base)
     return drifts

@@ -19,6 +19,7 @@ from erase.prompts import find_data
 from eval import compare, manifest, report, subject
 from eval.aggregate import WEIGHTS_ABSENT, Model, not_run
 from eval.aspects import check_aspects
+from eval.clock import Clock, drawing_modules, spent_by_all
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.content import Made, build_report
@@ -82,6 +83,7 @@ def evaluate(
         FileNotFoundError: a folder or an image is missing.
         ValueError: a setting is wrong, a cell of the grid is incomplete, or one of ``attacks`` is of another model.
     """
+    clock = Clock()
     config = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
     if seeds is not None:
         config = replace(config, seeds=list(seeds), held_out_seeds=list(seeds))
@@ -90,8 +92,9 @@ def evaluate(
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
     rows, described = suite_rows(config, target), describe_suite(config)
     searched = _read_attacks(tested.source, attacks)
-    scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
-    images = _Images(config, rows, out, cache or out / "reference", progress)
+    with clock.load():
+        scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
+    images = _Images(config, rows, out, cache or out / "reference", progress, clock)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     state = process_state()
     state.wait_for_everyone()
@@ -100,7 +103,8 @@ def evaluate(
     _check_attacks(searched, attacks, made, target)
     if images.vae is not None:
         scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
-    scored = _score_all(images.folders, rows, scorers, config)
+    with clock.watch(scorers.networks()):
+        scored = _score_all(images.folders, rows, scorers, config)
     _write_scores(out, scored)
     models = {
         name: Model(table=each.table, features=each.features, clip=each.clip, inception=each.inception)
@@ -120,6 +124,7 @@ def evaluate(
     )
     content["folders"] = {name: os.path.relpath(folder, out) for name, folder in images.folders.items()}
     content["over_seeds"] = over_seeds(content, sibling_reports(out))
+    content["cost"]["evaluation"] = clock.spent
     evaluation = compare.Evaluation(label=label, folder=out, content=content, models=models)
     write_json(out / "report.json", content | {"label": label, "comparison": compare.compare([evaluation])})
     return report.render(out)
@@ -143,6 +148,7 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "", is_seq
     """
     evaluations = [compare.read_evaluation(label, folder) for label, folder in folders.items()]
     compared = compare.compare(evaluations)
+    costs = [each.content["cost"] for each in evaluations]
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "suite": evaluations[0].content["suite"],
@@ -152,6 +158,8 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "", is_seq
         "comparison": compared,
         "searched": {each.label: each.content["searched"] for each in evaluations},
         "over_seeds": by_erasure({each.label: each.content for each in evaluations}),
+        # what reports of an earlier version took is not known
+        "cost": {"evaluation": spent_by_all([cost["evaluation"] for cost in costs if "evaluation" in cost])},
         "reproduce": command,
     }
     if is_sequence:
@@ -241,6 +249,7 @@ class _Images:
     out: Path
     cache: Path
     progress: bool
+    clock: Clock
     folders: dict[str, Path] = field(default_factory=dict)
     vae: AutoencoderKL | None = None  # of the base, where latents are compared
     neighbours: list[str] = field(default_factory=list)
@@ -266,16 +275,17 @@ class _Images:
             settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
             folder = self.cache / hash_json(settings)[:16]
             rows = [Row(**(asdict(row) | {"role": ""})) for row in rows]
-        generate(
-            pipe,
-            rows,
-            folder,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            batch_size=config.batch_size,
-            label=f"images of {name}",
-            progress=self.progress,
-        )
+        with self.clock.watch(drawing_modules(pipe)):
+            generate(
+                pipe,
+                rows,
+                folder,
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+                batch_size=config.batch_size,
+                label=f"images of {name}",
+                progress=self.progress,
+            )
         self.folders[name] = folder
         return fingerprint(pipe)
 
@@ -290,15 +300,19 @@ def _generate_all(
     trust_remote_code: bool,
 ) -> Made:
     """Generate with one model at a time, so that memory holds one of them."""
-    base = subject.open_base(tested, device=device, dtype=dtype)
+    with images.clock.load():
+        base = subject.open_base(tested, device=device, dtype=dtype)
     images.look_at_base(base, target)
     marks = {"base": images.make("base", base)}
     del base
     if gold := find_gold(images.config, tested, target):
         from erase.canvas.weights import load_gold
 
-        marks["gold"] = images.make("gold", load_gold(gold, dtype=dtype).to(device))
-    pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        with images.clock.load():
+            pipe = load_gold(gold, dtype=dtype).to(device)
+        marks["gold"] = images.make("gold", pipe)
+    with images.clock.load():
+        pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
 
 

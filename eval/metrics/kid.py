@@ -9,6 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 
+BLOCK = 2048  # rows of a kernel matrix that are held at once: all of it takes 13 GB for the 40,504 photos of COCO
+LARGEST_SUBSET = 1000  # as in torchmetrics' KID
+
+
 class KernelDistance(NamedTuple):
     """The estimate from all images, and the central 95 % of the estimates from random subsets."""
 
@@ -22,7 +26,10 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     first: np.ndarray, second: np.ndarray, *, subsets: int = 100, seed: int = 0, minimum: int = 16
 ) -> KernelDistance:
-    """Squared MMD between feature sets (n, D); the subsets hold half of the smaller set.
+    """Squared MMD between feature sets (n, D); the subsets hold half of the smaller set, at most 1,000 images.
+
+    So the interval is the scatter of estimates from half of the images; beyond 2,000 images it is that of estimates
+    from 1,000, does not shrink any further, and is wider than the uncertainty of the value.
 
     >>> rng = np.random.default_rng(0)
     >>> x, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
@@ -38,22 +45,38 @@ def kernel_distance(
         raise ValueError(
             f"The kernel distance needs {minimum} images on each side; got {len(first)} and {len(second)}."
         )
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    own, other, cross = _kernel(first, first), _kernel(second, second), _kernel(first, second)
-    size, rng = n // 2, np.random.default_rng(seed)
+    size, rng = min(n // 2, LARGEST_SUBSET), np.random.default_rng(seed)
     values = []
     for _ in range(subsets):
         one, two = rng.choice(len(first), size, replace=False), rng.choice(len(second), size, replace=False)
-        values.append(_mmd2(own[np.ix_(one, one)], other[np.ix_(two, two)], cross[np.ix_(one, two)]))
+        values.append(_mmd2(first[one], second[two]))
     lo, hi = np.quantile(values, [0.025, 0.975])
-    return KernelDistance(_mmd2(own, other, cross), float(lo), float(hi), n, size)
+    return KernelDistance(_mmd2(first, second), float(lo), float(hi), n, size)
+
+
+def _mmd2(first: np.ndarray, second: np.ndarray) -> float:
+    m, n = len(first), len(second)
+    within = _sum_of_pairs(first) / (m * (m - 1)) + _sum_of_pairs(second) / (n * (n - 1))
+    cross = sum(_kernel(one, other).sum() for one in _blocks(first) for other in _blocks(second))
+    return float(within - 2 * cross / (m * n))
+
+
+def _sum_of_pairs(features: np.ndarray) -> float:
+    """The sum of the kernel over all ordered pairs of two different rows; the kernel is symmetric."""
+    blocks, total = _blocks(features), 0.0
+    for place, one in enumerate(blocks):
+        own = _kernel(one, one)
+        total += own.sum() - np.trace(own)
+        total += 2 * sum(_kernel(one, other).sum() for other in blocks[place + 1 :])
+    return total
+
+
+def _blocks(features: np.ndarray) -> list[np.ndarray]:
+    return [features[start : start + BLOCK] for start in range(0, len(features), BLOCK)]
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return (first @ second.T / first.shape[1] + 1) ** 3
-
-
-def _mmd2(own: np.ndarray, other: np.ndarray, cross: np.ndarray) -> float:
-    m, n = len(own), len(other)
-    within = (own.sum() - np.trace(own)) / (m * (m - 1)) + (other.sum() - np.trace(other)) / (n * (n - 1))
-    return float(within - 2 * cross.mean())
+    inner = np.asarray(first, np.float64) @ np.asarray(second, np.float64).T
+    inner /= first.shape[1]
+    inner += 1
+    return inner * inner * inner

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
+from eval.fingerprint import hash_tensor
 
 
 class Judgement(NamedTuple):
@@ -61,6 +62,17 @@ class Classifier:
         """Keep a loaded judge."""
         self.judge = judge
         self.config = config
+        state = {name: hash_tensor(tensor) for name, tensor in judge.state_dict().items()}
+        # a judge without weights may keep anything elsewhere, so nothing tells it from another one
+        self.identity: dict[str, Any] | None = None
+        if state:
+            self.identity = {
+                "judge": type(judge).__qualname__,
+                "card": vars(judge).get("card", {}),
+                "weights": state,
+                "prepare": config.prepare.__qualname__,
+                "classes": [config.styles, config.objects, config.one_object],
+            }
 
     def __call__(self, images: Sequence[Image.Image]) -> Judgement:
         """Judge images, of one size unless ``prepare`` makes them so."""

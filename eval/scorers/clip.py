@@ -9,6 +9,8 @@ import open_clip
 import torch
 from PIL import Image
 
+from eval.manifest import hash_weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -22,6 +24,7 @@ class Config:
     pretrained: str = ""
     force_quick_gelu: bool = False
     batch_size: int = 128
+    device: str = "cpu"
 
 
 class ClipScore:
@@ -46,9 +49,15 @@ class ClipScore:
             force_quick_gelu=config.force_quick_gelu,
             require_pretrained=True,
         )
-        self.model.eval()  # open_clip hands models out in training mode
+        self.model.eval().to(config.device)  # open_clip hands models out in training mode
         self.tokenize = open_clip.get_tokenizer(name)
         self.batch_size = config.batch_size
+        self.device = config.device
+        self.identity = {
+            "architecture": "" if name.startswith("local-dir:") else name,
+            "weights_sha256": hash_weights(config.pretrained or name.removeprefix("local-dir:")),
+            "force_quick_gelu": config.force_quick_gelu,
+        }
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         """Cosine of each image with its own prompt: (n,) in [-1, 1], higher is better."""
@@ -58,22 +67,23 @@ class ClipScore:
         """The same from image features (n, D) that ``features`` gave."""
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
-        rows = [place[prompt] for prompt in prompts]
+        return (features * self.texts(distinct)[[place[prompt] for prompt in prompts]]).sum(1)
+
+    def texts(self, prompts: Sequence[str]) -> np.ndarray:
+        """Features of prompts, of unit length: (n, D) float32."""
         with torch.no_grad():
-            encoded = torch.cat([self.model.encode_text(self.tokenize(chunk)) for chunk in self._chunks(distinct)])
-        texts = torch.nn.functional.normalize(encoded.float(), dim=1).numpy()
-        return (features * texts[rows]).sum(1)
+            chunks = [self.tokenize(chunk).to(self.device) for chunk in self._chunks(prompts)]
+            encoded = torch.cat([self.model.encode_text(chunk) for chunk in chunks])
+        return torch.nn.functional.normalize(encoded.float(), dim=1).cpu().numpy()
 
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Image features of unit length: (n, D) float32."""
         with torch.no_grad():
-            seen = torch.cat(
-                [
-                    self.model.encode_image(torch.stack([self.preprocess(image.convert("RGB")) for image in chunk]))
-                    for chunk in self._chunks(images)
-                ]
-            )
-        return torch.nn.functional.normalize(seen.float(), dim=1).numpy()
+            seen = torch.cat([self.model.encode_image(self._prepare(chunk)) for chunk in self._chunks(images)])
+        return torch.nn.functional.normalize(seen.float(), dim=1).cpu().numpy()
+
+    def _prepare(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return torch.stack([self.preprocess(image.convert("RGB")) for image in images]).to(self.device)
 
     def _chunks(self, values: Sequence) -> list[Sequence]:
         return [values[start : start + self.batch_size] for start in range(0, len(values), self.batch_size)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from eval.manifest import hash_weights
 from eval.scorers.lpips import read_state
 
 
@@ -24,6 +25,7 @@ class Config:
 
     weights: Path
     batch_size: int = 32
+    device: str = "cpu"
 
 
 class Inception:
@@ -39,8 +41,10 @@ class Inception:
         metric = FrechetInceptionDistance(
             DIMENSION, feature_extractor_weights_path=str(config.weights), normalize=False, antialias=True
         )
-        self.network = metric.inception
+        self.network = metric.inception.to(config.device)
         self.batch_size = config.batch_size
+        self.device = config.device
+        self.identity = {"weights_sha256": hash_weights(str(config.weights)), "side": 299, "antialias": True}
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Features (n, 2048) float32."""
@@ -50,7 +54,7 @@ class Inception:
                 stacked = np.stack(
                     [np.asarray(image.convert("RGB")) for image in images[start : start + self.batch_size]]
                 )
-                parts.append(self.network(torch.from_numpy(stacked).permute(0, 3, 1, 2)))
+                parts.append(self.network(torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self.device)).cpu())
         return torch.cat(parts).reshape(len(images), -1).numpy()
 
 

@@ -15,6 +15,7 @@ import torchmetrics.functional.image.lpips as heads
 import torchvision
 from PIL import Image
 
+from eval.manifest import hash_weights
 from eval.scorers.classifier import pixels
 
 
@@ -43,6 +44,7 @@ class Lpips:
         state = torch.load(trained, map_location="cpu", weights_only=True)
         self.weights = [state[f"lin{stage}.model.1.weight"] for stage in range(len(STAGES))]  # (1, C, 1, 1) each
         self.batch_size = config.batch_size
+        self.identity = {"weights_sha256": [hash_weights(str(path)) for path in (config.backbone, trained)]}
 
     def __call__(self, first: Sequence[Image.Image], second: Sequence[Image.Image]) -> np.ndarray:
         """Distance of paired images of one size: (n,), 0 for equal images, lower is closer."""

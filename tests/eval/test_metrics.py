@@ -1,6 +1,7 @@
 """Metrics against closed forms and planted damage."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -144,3 +145,40 @@ def test_the_kernel_distance_is_unbiased_and_orders() -> None:
     assert shifts == sorted(shifts)
     with pytest.raises(ValueError, match="16 images on each side; got 10 and 200"):
         kernel_distance(x[:10], x)
+
+
+def whole_kernel_distance(first: np.ndarray, second: np.ndarray, *, subsets: int, size: int) -> tuple[float, ...]:
+    """The same from kernel matrices that are held as a whole."""
+    joined = np.concatenate([first, second])
+    kernel = (joined @ joined.T / joined.shape[1] + 1) ** 3
+    rng = np.random.default_rng(0)
+
+    def estimate(one: np.ndarray, two: np.ndarray) -> float:
+        own, other, cross = (kernel[np.ix_(*pair)] for pair in ((one, one), (two, two), (one, two)))
+        m, n = len(one), len(two)
+        within = (own.sum() - np.trace(own)) / (m * (m - 1)) + (other.sum() - np.trace(other)) / (n * (n - 1))
+        return float(within - 2 * cross.mean())
+
+    chosen = [[rng.choice(len(side), size, replace=False) for side in (first, second)] for _ in range(subsets)]
+    values = [estimate(one, len(first) + two) for one, two in chosen]
+    whole = estimate(np.arange(len(first)), len(first) + np.arange(len(second)))
+    return (whole, *np.quantile(values, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize(("m", "n", "size"), [(40, 60, 20), (2300, 2100, 1000)])  # within a block, and in several
+def test_the_kernel_distance_by_blocks_is_that_of_whole_matrices(m: int, n: int, size: int) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(m, 6)), rng.normal(size=(n, 6)) + 0.2
+    found = kernel_distance(first, second, subsets=3)
+    expected = whole_kernel_distance(first, second, subsets=3, size=size)
+    assert (found.value, found.lo, found.hi) == pytest.approx(expected, rel=1e-11, abs=1e-12)
+    assert (found.n, found.subset_size) == (n if m > n else m, size)
+
+
+def test_the_kernel_distance_of_many_images_needs_little_memory() -> None:
+    first, second = (np.random.default_rng(seed).normal(size=(6000, 4)) for seed in range(2))
+    tracemalloc.start()
+    kernel_distance(first, second, subsets=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6  # one whole matrix takes 288 MB

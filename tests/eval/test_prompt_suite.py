@@ -411,7 +411,7 @@ def call(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 def test_without_weights_images_are_made_and_nothing_is_judged(call: Callable, tmp_path: Path) -> None:
     code, out, err = call("--quiet", "--device", "cpu", "--out", "o")
-    assert (code, out) == (3, "Report: o/report.html\n"), err
+    assert (code, out[:24]) == (3, "Report: o/report.html, i"), err
     text = (tmp_path / "o/report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| Nudity, 6")]
     assert row.count("not run: weights absent") == 2
@@ -485,9 +485,10 @@ class Sees:
 
     def __init__(self) -> None:
         self.card = {"judge": "sees", "weights_sha256": "0" * 64}
+        self.asked: list[list[str]] = []
 
     def __call__(self, images: Any, asked: Any) -> list[list[bool]]:
-        self.asked = list(asked)
+        self.asked += asked
         return [[not thing.startswith("c") for thing in things] for things in asked]
 
 
@@ -590,12 +591,16 @@ def test_hub_is_counted_by_file(hub: PromptSuiteConfig, tiny_folder: Path, tmp_p
     assert values["drift@pinpoint_ness"]["n_images"] == 4
     assert values["drift"]["n_images"] == 4 + 3  # near nouns and captions
     assert "without the files that ask for the target" in content["metrics"]["drift"]["definition"]
-    assert values["broken"]["n_images"] == len(sees.asked) == 17
+    assert values["broken"]["n_images"] == 17
     assert values["shown@multilingual_robustness"]["n_images"] == 2
     assert values["attack_excess@attack_robustness"]["value"] == 0
     table = read_scores(tmp_path / "o/scores.jsonl")["m"]
     assert len(table) == 17
     assert [row["columns"]["source"] for row in table.rows if row["family"] == "general_image"] == ["coco"] * 3
+    questions = [what for row in table.rows for what in row["shown"]]
+    assert len(sees.asked) == 2 * len(questions)  # of base and model, one by one
+    evaluate(models, hub, tmp_path / "o", scorers=PromptScorers(images=images, vlm=sees), progress=False)
+    assert len(sees.asked) == 2 * len(questions)  # nothing is asked again
     html, text = (tmp_path / "o/report.html").read_text(), (tmp_path / "o/report.md").read_text()
     assert re.findall("<h2>(.*?)</h2>", html)[:3] == ["All prompts", "target image", "selective alignment"]
     assert "| attack robustness: Shows the target | 100.0 %" in text
@@ -669,3 +674,17 @@ def test_the_real_detector(tmp_path: Path) -> None:
             len(module._postprocess([np.concatenate([output, output * 0], 2)], 0, 0, 1, 1, 320, 320, 320, 320)) == found
         )
     assert detector.card["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_the_real_detector_sees_a_batch_as_it_sees_one_image() -> None:
+    pytest.importorskip("nudenet")
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)) for size in ((90, 120), (64, 64), (50, 80))]
+    seen = []
+    for size in (2, 1):
+        detector = nudity.load(nudity.Config(batch_size=size))
+        detector.network.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0]))
+        assert detector(images) == [[]] * 3
+    assert [len(each) for each in seen] == [2, 1, 1, 1, 1]
+    np.testing.assert_allclose(np.concatenate(seen[:2]), np.concatenate(seen[2:]), atol=1e-5)

@@ -1,19 +1,28 @@
 """``erase eval`` with several models, as it is typed: tiny random pipelines, the judge of the canvas."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from erase import erase_concept
+from erase.canvas.judge import Judge
 from erase.canvas.judge import folder as judge_folder
 from erase.cli import main
 
 
 pytestmark = pytest.mark.skipif(not (judge_folder() / "card.json").exists(), reason="the canvas judge is not built")
+REPOSITORY = Path(__file__).parents[2]
+LINE = r"Report: {}/report.html, in [\d.]+ s, [\d.]+% of it outside UNet, VAE and scorers; loading took [\d.]+ s\n"
 SUITE = """
 name: few
 styles: [Photo, Van_Gogh]
@@ -63,7 +72,8 @@ def test_several_models_of_any_form(call: Callable, place: Path) -> None:
     code, out, err = call(
         "vg", "small", "tiny", "--target", "Van Gogh", "--base-model", str(place / "tiny"), "--out", "both"
     )
-    assert (code, out) == (0, "Report: both/report.html\n"), err
+    assert code == 0, err
+    assert re.fullmatch(LINE.format("both"), out)
     content = json.loads(Path("both/report.json").read_text())
     assert [column["label"] for column in content["comparison"]["columns"]] == ["base", "vg", "small", "tiny"]
     assert content["verdicts"]["tiny"]["facts"]["same_weights"]
@@ -162,9 +172,80 @@ def test_attacks_that_were_run_on_a_model_stand_in_its_report(call: Callable, pl
         shutil.rmtree(place / name)
 
 
+def scores_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of all models without what they took."""
+    lines = (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "wall_s"} for line in lines]
+
+
+def test_base_is_scored_once_and_a_second_evaluation_scores_nothing(call: Callable, place: Path) -> None:
+    assert call("vg", "small", "--out", "scored")[0] == 0
+    kept = {path: path.read_bytes() for path in (place / "scored").rglob("scores/*.jsonl")}
+    assert sorted(path.parts[-4] for path in kept) == ["reference", "small", "vg"]
+    for content in kept.values():
+        hashes = [json.loads(line)["image_sha256"] for line in content.splitlines()]
+        assert len(hashes) == len(set(hashes)) == 2 * 2 * 2
+    found = {name: scores_of(place / "scored" / name) for name in ("vg", "small")}
+    asked = 0
+
+    def count(module: nn.Module, *_: object) -> None:
+        nonlocal asked
+        asked += isinstance(module, Judge)
+
+    hook = register_module_forward_hook(count)
+    try:
+        assert call("vg", "small", "--out", "scored")[0] == 0
+        assert asked == 0
+        shutil.rmtree(place / "scored" / "vg" / "erased" / "scores")
+        assert call("vg", "small", "--out", "scored")[0] == 0
+        assert asked == 1
+    finally:
+        hook.remove()
+    assert {name: scores_of(place / "scored" / name) for name in ("vg", "small")} == found
+    assert {path: path.read_bytes() for path in (place / "scored").rglob("scores/*.jsonl")} == kept
+
+
+@pytest.mark.slow
+def test_two_processes_report_what_one_does(call: Callable, place: Path) -> None:
+    assert call("vg", "small", "--out", "alone")[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erase"]
+    command = [*torchrun, "eval", "vg", "small", "--suite", "few.yaml", "--quiet", "--device", "cpu", "--out", "shared"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(LINE.format("shared"), done.stdout)  # one process speaks
+    for name in ("vg", "small"):
+        drawn = [
+            len((place / "shared" / name / "erased" / f"manifest-{rank}.jsonl").read_text().splitlines())
+            for rank in (0, 1)
+        ]
+        assert drawn == [4, 4]
+        assert scores_of(place / "shared" / name) == scores_of(place / "alone" / name)
+        one, two = (json.loads((place / out / name / "report.json").read_text()) for out in ("alone", "shared"))
+        assert two["metrics"] == one["metrics"]
+    assert len(list((place / "shared").rglob("scores/*.jsonl"))) == 3
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_the_canvas_spends_at_most_a_twentieth_outside_forwards(tmp_path: Path, capsys) -> None:
+    suite = tmp_path / "few.yaml"
+    grid = {"styles": ["Photo", "Van_Gogh"], "objects": ["Cats", "Dogs", "Birds"], "seeds": [*range(7)]}
+    suite.write_text(json.dumps({"name": "few", **grid, "held_out": "", "num_inference_steps": 20, "resamples": 1000}))
+    erase_concept("canvas", "Van Gogh", method="uce", out=tmp_path / "erased", device="cpu", quiet=True)
+    capsys.readouterr()
+    command = ["eval", str(tmp_path / "erased"), "--suite", str(suite), "--out", str(tmp_path / "out"), "--quiet"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--device", "cpu"])
+    assert stopped.value.code == 0
+    spent = json.loads((tmp_path / "out" / "report.json").read_text())["cost"]["evaluation"]
+    assert spent["outside"] <= 0.05, spent
+    assert f"{spent['outside']:.1%} of it outside UNet, VAE and scorers" in capsys.readouterr().out
+
+
 def test_one_model_goes_where_it_went(call: Callable) -> None:
     code, out, err = call("vg")
-    assert (code, out) == (0, "Report: vg.eval/report.html\n"), err
+    assert code == 0, err
+    assert re.fullmatch(LINE.format("vg.eval"), out)
     assert "evaluations" not in json.loads(Path("vg.eval/report.json").read_text())
 
 
