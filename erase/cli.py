@@ -214,9 +214,8 @@ def evaluate(
     if dry_run:
         print(plan_all(paths, suite, **settings))
         return
-    command = shlex.join(
-        ["erase", "eval", *paths, *_as_flags(flags), *["--compat"] * compat, *["--sequence"] * sequence]
-    )
+    given = [*_as_flags(flags), *["--compat"] * compat, *["--sequence"] * sequence]
+    command = shlex.join(["erase", "eval", *paths, *given])
     found = evaluate_all(paths, suite, **settings, cache=cache, quiet=quiet, command=command)
     if process_state().is_main_process:
         print(found.line)
