@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from erase import methods
-from erase.prompts import MAX_SEED, find_data, read_prompts
+from erase.prompts import MAX_SEED, PromptRow, find_data, read_prompts
 
 
 if TYPE_CHECKING:
@@ -87,19 +87,32 @@ class RunConfig:
     def retain_prompts(self) -> list[str]:
         """Return the retain set with every prompt file replaced by those of its prompts that do not name the target.
 
-        One file of prompts serves every target that way; a prompt given by itself is never dropped.
+        One file of prompts serves every target that way; a prompt given by itself is never dropped. A combination is
+        named by its style and its object, apart and in either order: by the file's columns of these names, or else by
+        all of its words.
         """
-        names = [name.casefold() for name in (*self.concept.target, *self.concept.synonyms)]
         prompts: list[str] = []
         for entry in self.retain:
             if entry.endswith(".json"):  # an UnGuide concept holds prompts of the target as well
                 raise ValueError(f"The retain set {entry} is JSON, but a CSV or text file is read: save it as one.")
             if entry.endswith((".csv", ".txt")):
                 rows = read_prompts(find_data(entry, within="prompts", suffix=".csv"))
-                prompts += [row.prompt for row in rows if not any(name in row.prompt.casefold() for name in names)]
+                prompts += [row.prompt for row in rows if not self._names_target(row)]
             else:
                 prompts.append(entry)
         return prompts
+
+    def _names_target(self, row: PromptRow) -> bool:
+        names = [name.casefold() for name in (*self.concept.target, *self.concept.synonyms)]
+        text = row.prompt.casefold()
+        if self.concept.kind != "combination":
+            return any(name in text for name in names)
+        parts = [
+            row.columns[axis].casefold().replace("_", " ") for axis in ("style", "object") if row.columns.get(axis)
+        ]
+        if len(parts) == 2:
+            return any(all(part in name for part in parts) for name in names)
+        return any(all(word in text for word in name.split()) for name in names)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as the YAML file would state it."""

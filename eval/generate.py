@@ -256,7 +256,7 @@ def _watch(pipe: DiffusionPipeline) -> Iterator[_Seen]:
             seen.first = next(iter((*inputs, *named.values())))  # diffusers' models take the latents first
 
     def after(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401 - of any class
-        seen.rows.append(len(output[0]))
+        seen.rows.append(len(output if torch.is_tensor(output) else output[0]))  # a Wuerstchen prior gives a tensor
 
     hooks = []
     for part in text_to_image.denoisers(pipe).values():

@@ -42,7 +42,7 @@ def apply_gates(
         if all(row["shown"] is not None for row in models[base].table.rows):
             gates += [_judge_gate(metrics, models[base], config, base, own)] if config.looks_for_target else []
             gates += [_null_gate(metrics, file, base, own) for file in config.prompts if file.attack]
-            gates.append(_floor_gate(metrics, base, own))
+            gates.append(_floor_gate(metrics, config, base, own))
     for label, scores in models.items():
         if scores.base is None:
             continue
@@ -105,7 +105,7 @@ def _judge_gate(
     return {"name": "judge", "model": base, "passed": passed, "sentence": sentence}
 
 
-def _floor_gate(metrics: Metrics, base: str, models: Sequence[str]) -> dict[str, Any]:
+def _floor_gate(metrics: Metrics, config: PromptSuiteConfig, base: str, models: Sequence[str]) -> dict[str, Any]:
     """Withhold what is said about things that the base itself hardly shows."""
     failed = []
     for key, entry in metrics.items():
@@ -115,8 +115,9 @@ def _floor_gate(metrics: Metrics, base: str, models: Sequence[str]) -> dict[str,
                 f"In {words(key.removeprefix('shown@'))} the base shows {value:.0%} of what is looked for, below "
                 f"{KNOWN_FLOOR:.0%}, so what a model shows there says little."
             )
-            excess = metrics.get(f"attack_excess@{entry['file']}")
-            _strike([entry, excess] if excess else [entry], models, failed[-1])
+            sides = [file.label for file in config.prompts if entry["file"] in (file.label, file.null_file)]
+            excess = [metrics[name] for side in sides if (name := f"attack_excess@{side}") in metrics]
+            _strike([entry, *excess], models, failed[-1])
     told = f"It shows at least {KNOWN_FLOOR:.0%} of what is looked for in every file."
     return {"name": "floor", "model": base, "passed": not failed, "sentence": " ".join(failed) or told}
 

@@ -142,7 +142,7 @@ def score(folder: Path, rows: Sequence[Row], scorers: Scorers, *, tau: float, ba
     seen = kept.features("clip", scorers.clip, scorers.clip.features) if scorers.clip else None
     texts = kept.texts(scorers.clip, [row.prompt for row in rows]) if scorers.clip else None
     aligned = None if seen is None or texts is None else (seen * texts).sum(1)
-    encoded = kept.features("latents", scorers.latents, scorers.latents) if scorers.latents else None
+    encoded = scorers.latents(images) if scorers.latents else None  # larger than an image, and made in no time
     drifts = _drifts(kept, seen, encoded, scorers, base)
     hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     shared = Counter(dict.fromkeys((code, row.prompt, row.seed) for code, row in zip(hashes, rows, strict=True)))
@@ -189,7 +189,7 @@ class _Kept:
         return Judgement(*(np.array([each[name] for each in known]) for name in Judgement._fields))
 
     def features(
-        self, name: str, scorer: ClipScore | Inception | Latents, see: Callable[[Sequence[Image.Image]], np.ndarray]
+        self, name: str, scorer: ClipScore | Inception, see: Callable[[Sequence[Image.Image]], np.ndarray]
     ) -> np.ndarray:
         def ask(chunk: slice) -> np.ndarray:
             return see(self.images[chunk])

@@ -154,6 +154,18 @@ def test_one_retain_file_serves_every_target(tmp_path):
     assert config.retain_prompts() == ["a dog", "two cats, kept on purpose"]
 
 
+@pytest.mark.parametrize("target", ["Van Gogh Cats", "cats in Van Gogh style"])
+def test_a_retain_file_never_keeps_the_combination_that_is_erased(tmp_path, target):
+    settings = {"concept": {"target": [target], "kind": "combination"}, "retain": ["canvas_retain.csv"]}
+    kept = read_config(settings=settings).retain_prompts()
+    assert len(kept) == 119
+    assert not [prompt for prompt in kept if "Van Gogh" in prompt and "Cats" in prompt]
+    (tmp_path / "keep.txt").write_text("cats, as Van Gogh painted them\na cat\nVan Gogh's chair\n")
+    settings = settings | {"concept": {"target": ["Van Gogh Cats"], "kind": "combination"}}
+    kept = read_config(settings=settings | {"retain": [str(tmp_path / "keep.txt")]}).retain_prompts()
+    assert kept == ["a cat", "Van Gogh's chair"]
+
+
 def test_a_text_file_of_retain_prompts_is_read_and_never_taken_for_a_prompt(tmp_path):
     (tmp_path / "keep.txt").write_text("a dog\ntwo cats\na fish\n")
 

@@ -1,5 +1,6 @@
 """The style and the object that a judge sees in each image."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -63,14 +64,16 @@ class Classifier:
         self.judge = judge
         self.config = config
         state = {name: hash_tensor(tensor) for name, tensor in judge.state_dict().items()}
-        # a judge without weights may keep anything elsewhere, so nothing tells it from another one
+        # a judge without weights, or a caller's function that prepares images, may keep anything elsewhere, so that
+        # nothing tells it from another one
+        is_of_judge = inspect.ismethod(config.prepare) and config.prepare.__self__ is judge
         self.identity: dict[str, Any] | None = None
-        if state:
+        if state and (config.prepare is pixels or is_of_judge):
             self.identity = {
                 "judge": type(judge).__qualname__,
                 "card": vars(judge).get("card", {}),
                 "weights": state,
-                "prepare": config.prepare.__qualname__,
+                "prepare": config.prepare.__name__,
                 "classes": [config.styles, config.objects, config.one_object],
             }
 

@@ -88,6 +88,7 @@ class TimmPair(nn.Module):
             "timm": importlib.metadata.version("timm"),
             "weights_sha256": {kind: sha256(Path(getattr(config, kind))) for kind in KINDS},
             "labels": config.labels or f"the order of the world {world.name}; checked by the number of classes only",
+            "labels_sha256": sha256(Path(config.labels)) if config.labels else "",
             "preprocessing": f"{jpeg}PIL bilinear to {self.side[0]} x {self.side[1]} without crop, mean 0.5, std 0.5",
         }
         self.requires_grad_(False).eval().to(device)

@@ -131,6 +131,14 @@ def test_what_the_base_hardly_shows_is_withheld_by_file_and_language() -> None:
     assert "the base shows 29% of what is looked for, below 30%" in found["shown@attack"]["struck"]["m"]
 
 
+def test_an_excess_over_a_null_that_the_base_hardly_shows_is_withheld() -> None:
+    found, gates = gated(
+        {"base": plant(None, {"target_image": 0.2, "attack": 0.9, "languages": 0.9}), "m": plant("base", ERASED)}
+    )
+    assert outcome(gates, "judge") == [True]
+    assert struck(found) == {"shown@target_image", "attack_excess@attack"}
+
+
 def test_english_is_no_translation() -> None:
     erased = plant("base", ERASED | {"languages/English": 1.0, "languages/French": 0.0})
     found, _ = gated({"base": plant(None, {}), "m": erased})

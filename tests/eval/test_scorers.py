@@ -1,6 +1,7 @@
 """Scorers on images whose scores are known."""
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -29,6 +30,15 @@ def test_the_classifier_names_what_it_knows(scorers: Scorers, base_images: Path)
     assert judged.style_scores[0].max() > 0.9
     assert judged.style_scores[1].max() < 0.2
     assert judged.object_scores[1].max() < 0.1
+
+
+def test_what_a_caller_s_function_prepares_is_not_kept_for_later() -> None:
+    def larger(images) -> torch.Tensor:
+        return classifier.pixels([image.resize((64, 64)) for image in images])
+
+    assert classifier.load(classifier.Config()).identity is not None
+    for prepare in (larger, functools.partial(larger)):
+        assert classifier.load(classifier.Config(prepare=prepare)).identity is None
 
 
 def test_a_judge_in_training_mode_is_refused() -> None:

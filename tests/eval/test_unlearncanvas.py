@@ -26,7 +26,7 @@ from eval.grid import Target, find_target
 from eval.metrics.accuracy import unlearn_canvas
 from eval.metrics.intervals import wilson
 from eval.robustness import attack
-from eval.scorers import timm_pair
+from eval.scorers import classifier, timm_pair
 from eval.scoring import load_scorers
 from eval.sequence import read_sequence
 from eval.suite import evaluate, suite_rows
@@ -231,6 +231,20 @@ def test_an_order_file_puts_the_classes_in_their_places(judge: dict[str, Path], 
     (tmp_path / "wrong.json").write_text("[")
     with pytest.raises(ValueError, match="is not JSON"):
         timm_pair.load(replace(moved, labels=str(tmp_path / "wrong.json")), WORLD)
+
+
+def test_another_order_in_the_same_file_is_another_judge(judge: dict[str, Path], tmp_path: Path) -> None:
+    order = {kind: list(WORLD.labels(kind)) for kind in ("style", "object")}
+    files = {kind: str(path) for kind, path in judge.items()}
+    config = timm_pair.Config(**files, architecture=ARCHITECTURE, labels=str(tmp_path / "order.json"))
+    identities = []
+    for turned in (order, {kind: labels[::-1] for kind, labels in order.items()}):
+        (tmp_path / "order.json").write_text(json.dumps(turned))
+        pair = timm_pair.load(config, WORLD)
+        own = classifier.Config(judge=pair, styles=WORLD.labels("style"), objects=WORLD.labels("object"))
+        identities.append(classifier.load(replace(own, prepare=pair.prepare)).identity)
+    assert None not in identities
+    assert identities[0] != identities[1]
 
 
 def test_wrong_checkpoints_are_one_sentence(judge: dict[str, Path], tmp_path: Path) -> None:

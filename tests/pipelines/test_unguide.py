@@ -20,7 +20,7 @@ import erase
 from erase import artifact, base_model
 from erase.config import read_config
 from erase.experiment import run_experiment
-from erase.pipelines.unguide.unguidance import LORA
+from erase.pipelines.unguide.unguidance import LORA, UnGuidance
 from eval.fingerprint import fingerprint, footprint
 from eval.subject import describe, open_erased
 
@@ -105,6 +105,15 @@ def draw(pipe, prompts: list[str], *, steps: int = STEPS, scale: float = 7.5, **
     generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
     options = {"num_inference_steps": steps, "guidance_scale": scale, "output_type": "latent", **kwargs}
     return pipe(prompts, generator=generators, **options).images
+
+
+def test_a_guider_of_another_version_says_erase_again(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved / "guider", tmp_path / "guider")
+    settings = json.loads((folder / "guider_config.json").read_text())
+    del settings["early_thresholds"]
+    (folder / "guider_config.json").write_text(json.dumps(settings | {"schema_version": 2}))
+    with pytest.raises(ValueError, match="has schema_version 2, but this code reads 3: erase again"):
+        UnGuidance.from_pretrained(folder)
 
 
 def set_threshold(guided, threshold: float) -> None:

@@ -89,10 +89,6 @@ class UnGuidance(BaseGuidance):
     ) -> None:
         """Remember the settings; ``weights`` must follow before it is attached."""
         # the parent's own __init__ serves modular pipelines only, and warns at each call
-        if schema_version != SCHEMA_VERSION:
-            raise ValueError(
-                f"The guider has schema_version {schema_version}, but this code reads {SCHEMA_VERSION}: erase again."
-            )
         self.weights: dict[str, torch.Tensor] = {}
         self.statistic = torch.empty(0)  # of each sample of the latest generation
         self.statistics = torch.empty(0)  # (observed steps, samples): the same if it had ended after fewer steps
@@ -106,6 +102,10 @@ class UnGuidance(BaseGuidance):
     def from_pretrained(cls, folder: str | Path, **unused: Any) -> "UnGuidance":  # noqa: ANN401 - diffusers' options
         """Read a guider from its folder."""
         settings = json.loads((Path(folder) / cls.config_name).read_text(encoding="utf-8"))
+        if (version := settings.get("schema_version")) != SCHEMA_VERSION:
+            raise ValueError(
+                f"{folder} has schema_version {version}, but this code reads {SCHEMA_VERSION}: erase again."
+            )
         guider = cls(**{name: value for name, value in settings.items() if not name.startswith("_")})
         tensors = load_file(Path(folder) / LORA)
         guider.weights = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
