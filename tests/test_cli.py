@@ -411,14 +411,23 @@ def test_an_interrupted_run_ends_with_130_and_one_sentence(tmp_path, tiny_folder
     command += ["--base-model", str(tiny_folder), *QUICK, "params.steps=100000"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit to ignore it
     )
     log = tmp_path / "o.run" / "log.jsonl"
     deadline = time.monotonic() + 600  # a busy machine imports slowly
-    while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    try:
+        while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.startswith("erase: Interrupted before o was saved")
     assert err.count("\n") == 1
