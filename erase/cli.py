@@ -314,7 +314,7 @@ def generate(
     ] = None,
     guidance_scale: Annotated[
         float | None,
-        typer.Option(help="For every prompt; by default the file's own, or 7.5, or that of another pipeline's call."),
+        typer.Option(help="For every prompt; by default the file's own, or that of the pipeline's call."),
     ] = None,
     num_inference_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 32,
