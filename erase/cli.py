@@ -20,6 +20,14 @@ JudgeStyle = Annotated[
     str, typer.Option(help="Checkpoint of the style classifier of a suite whose judge comes without weights.")
 ]
 JudgeObject = Annotated[str, typer.Option(help="The same of the object classifier; give both.")]
+Compat = Annotated[
+    bool,
+    typer.Option(
+        "--compat",
+        help="As the benchmark's published code has it where that differs: the unlearncanvas suites then ask for "
+        "photos as 'Seed Images', leave their style accuracy out, and judge images after JPEG compression.",
+    ),
+]
 
 
 class _Interrupted(Exception):
@@ -170,14 +178,7 @@ def evaluate(
     ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
-    compat: Annotated[
-        bool,
-        typer.Option(
-            "--compat",
-            help="As the benchmark's published code has it where that differs: the unlearncanvas suites then ask for "
-            "photos as 'Seed Images', leave their style accuracy out, and judge images after JPEG compression.",
-        ),
-    ] = False,
+    compat: Compat = False,
     sequence: Annotated[
         bool, typer.Option("--sequence", help="The models erase one target after another: rebound is shown, too.")
     ] = False,
@@ -256,6 +257,7 @@ def attack(
     ] = None,
     judge_style: JudgeStyle = "",
     judge_object: JudgeObject = "",
+    compat: Compat = False,
     seed: Annotated[int, typer.Option(help="All randomness of the search derives from it.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
@@ -265,39 +267,35 @@ def attack(
 
     'erase eval' then shows the result in the model's report.
     """
-    import json
-
-    from erase.base_model import pick_device, pick_dtype
-    from erase.concept import Concept
-    from eval.attack_report import summary_lines
-    from eval.config import load_attack, load_suite
-    from eval.robustness import attack as attack_model
+    from erase.cli_attack import attack_one
 
     quiet_libraries()
-    if kind and not target:
-        raise ValueError(f"--kind {kind} says what kind the target is, but no --target is given: add it.")
-    config = load_attack(attack, tries=tries, params={"tokens": tokens, "steps": steps})
     flags: list[tuple[str, Any]] = [("attack", attack), ("tokens", tokens), ("steps", steps), ("tries", tries)]
     flags += [("prompts", prompts), ("suite", suite), ("base-model", base_model), ("seed", seed), ("dtype", dtype)]
     flags += [*(("target", name) for name in target or ()), ("kind", kind)]
     flags += [("judge-style", judge_style), ("judge-object", judge_object)]
-    place = folder if folder.name not in ("", "..") else folder.resolve()
-    report = attack_model(
+    told = attack_one(
         folder,
-        config,
-        load_suite(suite, judge_style=judge_style, judge_object=judge_object),
-        out or place.with_name(f"{place.name}.{config.attack}"),
+        attack,
+        suite,
+        tokens=tokens,
+        steps=steps,
+        tries=tries,
         prompts=prompts,
-        base=base_model,
-        concept=Concept(target=tuple(target), kind=kind or "style") if target else None,
+        out=out,
+        target=target or [],
+        kind=kind,
+        base_model=base_model,
+        judge_style=judge_style,
+        judge_object=judge_object,
+        compat=compat,
         seed=seed,
-        device=pick_device(device),
-        dtype=pick_dtype(dtype),
-        progress=not quiet,
-        command=shlex.join(["erase", "attack", str(folder), *_as_flags(flags)]),
+        device=device,
+        dtype=dtype,
+        quiet=quiet,
+        command=shlex.join(["erase", "attack", str(folder), *_as_flags(flags), *["--compat"] * compat]),
     )
-    print("\n".join(summary_lines(json.loads(report.read_text(encoding="utf-8")))))
-    print(f"Report: {report}")
+    print(told)
 
 
 @app.command("generate")
@@ -314,7 +312,7 @@ def generate(
     ] = None,
     guidance_scale: Annotated[
         float | None,
-        typer.Option(help="For every prompt; by default the file's own, or 7.5, or that of another pipeline's call."),
+        typer.Option(help="For every prompt; by default the file's own, or that of the pipeline's call."),
     ] = None,
     num_inference_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 32,

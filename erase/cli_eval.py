@@ -1,6 +1,7 @@
 """The body of ``erase eval``: check every model that was named, evaluate each, then set them side by side."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -175,9 +176,9 @@ def plan_all(
         named = _name(paths, base_model)
         models = _describe_prompts(named, _given(named, target, kind))
         return _plan_prompts(models, suite, out or _default_out(paths, named), device=device, dtype=dtype)
-    for folder in attacks:
-        read_attack(folder)
     settings = load_suite(suite, judge_style=judge_style, judge_object=judge_object, compat=compat)
+    for folder in attacks:
+        read_attack(folder, suite=asdict(settings))
     named = _name(paths, base_model)
     where = out or _default_out(paths, named)
     described = _describe(settings, named, _given(named, target, kind), is_sequence=sequence)
@@ -350,7 +351,7 @@ def _check_models(
     from eval.searched import find_attacks, read_attack
     from eval.suite import check_images
 
-    attacked = {folder: read_attack(folder)["models"]["erased"] for folder in attacks}
+    attacked = {folder: read_attack(folder, suite=asdict(settings))["models"]["erased"] for folder in attacks}
     hashes = {}
     for label, each in tested.items():
         if isinstance(each.source, Path):

@@ -71,7 +71,10 @@ def build_report(
     for row in held_out:
         row["struck"] = " ".join(failed) or None
     hashes = {name: mark.model for name, mark in marks.items()}
-    runs = [describe_attack(folder, run, hashes, target, failed) for folder, run in (searched or {}).items()]
+    runs = [
+        describe_attack(folder, run, hashes, target, failed, evaluated=described)
+        for folder, run in (searched or {}).items()
+    ]
     gates += verdict.null_gate(breakdown.without_null(attacks), runs) if attacks or runs else []
     decided = verdict.not_judged()
     if summary.is_judged:

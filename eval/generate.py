@@ -60,7 +60,7 @@ def generate(
         out: folder for ``images/*.png`` and the manifest.
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance of the rows that do not bring their own; 1 or less turns it off, and
-            None leaves it to the pipeline.
+            None is the default of the pipeline's call.
         batch_size: rows per forward, which have one guidance.
         negative_prompt: for all rows; empty means the pipeline's own unconditional prompt.
         prefixes: token embeddings (1, k, D) in front of the prompts of some rows, by the key of the row; for Stable
@@ -94,10 +94,10 @@ def generate(
     manifest.write_settings(out, settings)
     (out / "images").mkdir(exist_ok=True)
     records = manifest.read(out)
-    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out, guidance_scale)]
+    todo = [row for row in rows[rank::world] if not manifest.is_done(row, records.get(row.key), out, settings["cfg"])]
     encode = _Encoder(pipe, negative_prompt, prefixes or {})
     with _own_bar_off(pipe), tqdm(total=len(todo), desc=label, unit="image", disable=not progress or rank > 0) as bar:
-        for batch, scale in _batches(todo, batch_size, guidance_scale):
+        for batch, scale in _batches(todo, batch_size, settings["cfg"]):
             for record, image in _draw(pipe, batch, settings | {"cfg": scale}, encode):
                 # the record goes first: whatever the moment of a kill, an image on disk is known and not made again
                 manifest.append(manifest.rank_file(out, rank), [record])
@@ -132,7 +132,7 @@ def image_settings(
         "model_hash": fingerprint(pipe).model,
         "sampler": type(pipe.scheduler).__name__,
         "steps": num_inference_steps,
-        "cfg": None if guidance_scale is None else float(guidance_scale),
+        "cfg": text_to_image.find_guidance(pipe, guidance_scale),
         "negative_prompt": negative_prompt,
         "height": height or side,
         "width": width or side,
@@ -291,7 +291,7 @@ class _Encoder:
     def __init__(self, pipe: DiffusionPipeline, negative_prompt: str, prefixes: Mapping[str, torch.Tensor]) -> None:
         self.pipe = pipe
         self.prefixes = prefixes
-        self.negative_prompt = negative_prompt or None
+        self.negative_prompt = negative_prompt
         is_stock = type(pipe).__module__.startswith("diffusers.pipelines.")
         self.takes_text = not prefixes and not (is_stock and text_to_image.is_stable_diffusion(type(pipe)))
         self.pooled = "pooled_prompt_embeds" in inspect.signature(type(pipe).__call__).parameters
@@ -301,10 +301,8 @@ class _Encoder:
     def __call__(self, rows: list[Row], *, is_guided: bool) -> dict[str, Any]:
         prompts = [row.prompt for row in rows]
         if self.takes_text:
-            negative = (
-                {} if self.negative_prompt is None else {"negative_prompt": [self.negative_prompt] * len(prompts)}
-            )
-            return {"prompt": prompts, **negative}
+            negative = self._negative_texts(len(prompts))
+            return {"prompt": prompts} if negative is None else {"prompt": prompts, "negative_prompt": negative}
         while len(self.known) > KNOWN_PROMPTS:
             del self.known[next(iter(self.known))]
         if is_guided and not self.negative:
@@ -320,6 +318,10 @@ class _Encoder:
                 arguments[f"negative_{name}"] = tensor.expand(len(rows), *tensor.shape[1:])
         return arguments
 
+    def _negative_texts(self, count: int) -> list[str] | None:
+        """One for each prompt, as diffusers wants them beside a list of prompts."""
+        return [self.negative_prompt] * count if self.negative_prompt else None
+
     def _with_prefix(self, row: Row) -> tuple[torch.Tensor, ...]:
         if row.key not in self.prefixes:
             return self.known[row.prompt]
@@ -334,7 +336,7 @@ class _Encoder:
                 device=self.pipe.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=with_negative,
-                negative_prompt=self.negative_prompt,
+                negative_prompt=self._negative_texts(len(prompts)),
             )
         if with_negative:
             self.negative = encoded[1::2]

@@ -41,8 +41,8 @@ class Config:
         prompts: A prompt file, or a shipped one; see ``erase.prompts.read_prompts``.
         out: The folder of the images; a stopped generation in it is continued.
         seeds: For every prompt, in the place of the file's own.
-        guidance_scale: For every prompt, in the place of the file's own; where both are missing, 7.5 for Stable
-            Diffusion and the default of the pipeline's call for others.
+        guidance_scale: For every prompt, in the place of the file's own; where both are missing, the default of the
+            pipeline's call.
         num_inference_steps: Denoising steps.
         batch_size: Images per forward.
         negative_prompt: For all prompts.
@@ -80,10 +80,6 @@ class Config:
             raise ValueError(
                 f"The guidance_scale is {self.guidance_scale}, but a number from 0 is expected: correct it."
             )
-
-    def default_guidance(self, cls: type[DiffusionPipeline]) -> float | None:
-        """Of rows that do not bring their own, drawn by a pipeline of this class; None leaves it to the pipeline."""
-        return text_to_image.own_guidance(cls) if self.guidance_scale is None else self.guidance_scale
 
 
 class Plan(NamedTuple):
@@ -146,12 +142,12 @@ def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
     except FileNotFoundError:
         if Path(config.model).exists() or base_model.HUB_ID.fullmatch(config.model) is None:
             raise
-        done = len(rows) - len(_missing(config, rows, text_to_image.GUIDANCE_SCALE))
+        done = len(rows) - len(_missing(config, rows, _drawn_guidance(config)))
         return Plan(len(rows), done, None, False, None, None, device, LATER)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     is_own = isinstance(index["_class_name"], list)  # a class of ours, all of which are Stable Diffusion
     cls = StableDiffusionPipeline if is_own else text_to_image.find_class(index["_class_name"])
-    guidance = config.default_guidance(cls)
+    guidance = text_to_image.saved_guidance(cls, folder, config.guidance_scale)
     todo = _missing(config, rows, guidance)
     done = len(rows) - len(todo)
     if not text_to_image.is_stable_diffusion(cls):  # forwards for a sample, latents and sizes are each class' own
@@ -219,7 +215,6 @@ def run(config: Config, *, progress: bool = True) -> Generation | None:
     loading = time.perf_counter() - started
     known = manifest.read(config.out)
     missing = sum(row.key not in known for row in rows)
-    guidance = config.default_guidance(type(pipe))
     text_to_image.check_settings(pipe, guidance_scale=config.guidance_scale, negative_prompt=config.negative_prompt)
     side = text_to_image.own_side(pipe) or 0  # where it is not known, a full disk shows when it is full
     check_room(config.out, missing * _image_bytes(config.height or side, config.width or side))
@@ -231,7 +226,7 @@ def run(config: Config, *, progress: bool = True) -> Generation | None:
                 rows,
                 config.out,
                 num_inference_steps=config.num_inference_steps,
-                guidance_scale=guidance,
+                guidance_scale=config.guidance_scale,
                 batch_size=config.batch_size,
                 negative_prompt=config.negative_prompt,
                 height=config.height,
@@ -310,6 +305,14 @@ def _check_out(prompts: Sequence[PromptRow], config: Config) -> None:
         raise ValueError(f"{out} holds the images of other prompts, with {told}; choose an empty folder.")
     settings = {"steps": config.num_inference_steps, "dtype": config.dtype, "negative_prompt": config.negative_prompt}
     manifest.check_settings(out, settings)
+
+
+def _drawn_guidance(config: Config) -> float | None:
+    """The guidance of rows that do not bring their own, by what was drawn, where no model says what its default is."""
+    path = config.out / "settings.json"
+    if config.guidance_scale is not None or not path.exists():
+        return config.guidance_scale
+    return json.loads(path.read_text(encoding="utf-8"))["cfg"]
 
 
 def _missing(config: Config, rows: Sequence[Row], guidance: float | None) -> list[Row]:

@@ -40,7 +40,7 @@ from eval.scoring import Scorers, load_scorers, score
 from eval.searched import SCHEMA_VERSION
 from eval.sheet import Tile, write_sheet
 from eval.table import Table, write_scores
-from eval.text_to_image import GUIDANCE_SCALE
+from eval.text_to_image import find_guidance
 from eval.writing import write_json
 
 
@@ -90,8 +90,6 @@ def attack(
     if process_state().num_processes > 1:
         raise ValueError("An attack runs in one process: start it without accelerate launch or torchrun.")
     suite = suite if isinstance(suite, SuiteConfig) else load_suite(suite)
-    if suite.guidance_scale is None:
-        suite = replace(suite, guidance_scale=GUIDANCE_SCALE)  # the family that can be attacked is Stable Diffusion
     config = config if isinstance(config, AttackConfig) else load_attack(config)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, suite.load_world())
@@ -190,7 +188,7 @@ class _Work(NamedTuple):
                     prompts,
                     trajectories=attack_params(self.config).trajectories,
                     num_inference_steps=self.suite.num_inference_steps,
-                    guidance_scale=cast(float, self.suite.guidance_scale),
+                    guidance_scale=cast(float, find_guidance(base, self.suite.guidance_scale)),
                     run=run,
                 )
                 objective.save_states(path, states)

@@ -20,12 +20,16 @@ def find_attacks(source: Path) -> list[Path]:
     return [folder for folder in sorted(place.parent.iterdir()) if _is_of(folder, place.name)]
 
 
-def read_attack(folder: Path) -> dict[str, Any]:
+def read_attack(folder: Path, *, suite: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of an ``attack.json``.
+
+    Args:
+        folder: where it is.
+        suite: the settings of the evaluation's suite, for an attack that was named and has to fit them.
 
     Raises:
         FileNotFoundError: the folder holds none.
-        ValueError: it is damaged, or one of another version.
+        ValueError: it is damaged, one of another version, or one that asked or judged otherwise than ``suite``.
     """
     path = folder / "attack.json"
     if not path.is_file():
@@ -40,16 +44,19 @@ def read_attack(folder: Path) -> dict[str, Any]:
             f"{path} has the format {version}, but {SCHEMA_VERSION} is read; run `erase attack` again, or move the "
             "folder away."
         )
+    if suite and (reason := _other_suite(content, suite)):
+        raise ValueError(f"The attack in {folder} does not belong to this evaluation. {reason}")
     return content
 
 
-def foreign(content: dict[str, Any], models: Mapping[str, str], target: Target) -> str | None:
-    """Why an attack says nothing about an evaluated model: it was on other weights, base or target; None if it does.
+def foreign(content: dict[str, Any], models: Mapping[str, str], target: Target, suite: Mapping[str, Any]) -> str | None:
+    """Why an attack says nothing about an evaluated model, or None: other weights, base, target, prompts or judge.
 
     Args:
         content: of ``attack.json``.
         models: the fingerprints of ``erased`` and of ``base``; the precision of the weights is part of both.
         target: what was erased.
+        suite: the settings of the evaluation's suite.
     """
     for role, what in (("erased", "a model"), ("base", "an erasure of a base")):
         theirs, ours = content["models"][role], models[role]
@@ -61,6 +68,22 @@ def foreign(content: dict[str, Any], models: Mapping[str, str], target: Target) 
     concept = content["concept"]
     if (concept["kind"], sorted(concept["canvas_names"])) != (target.kind, sorted(target.names)):
         return f"It was on the {concept['kind']} {', '.join(concept['target'])}: run `erase attack` on this target."
+    return _other_suite(content, suite)
+
+
+def _other_suite(content: dict[str, Any], suite: Mapping[str, Any]) -> str | None:
+    theirs, ours = ((each.get("compat", False), each.get("judge", "canvas")) for each in (content["suite"], suite))
+    if theirs[0] != ours[0]:
+        told = ("with", "without") if theirs[0] else ("without", "with")
+        return (
+            f"It was run {told[0]} compat and the evaluation {told[1]} it, which changes prompts and judge: run `erase "
+            f"attack` {told[1]} --compat."
+        )
+    if theirs[1] != ours[1]:
+        return (
+            f"Its images were judged by {theirs[1]} and those of the evaluation by {ours[1]}: run `erase attack` with "
+            "the suite of the evaluation."
+        )
     return None
 
 
@@ -76,7 +99,13 @@ def without_null(content: dict[str, Any]) -> str | None:
 
 
 def describe_attack(
-    folder: Path, content: dict[str, Any], models: Mapping[str, str], target: Target, failed: Sequence[str]
+    folder: Path,
+    content: dict[str, Any],
+    models: Mapping[str, str],
+    target: Target,
+    failed: Sequence[str],
+    *,
+    evaluated: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the report of an evaluation keeps of an attack.
 
@@ -86,6 +115,7 @@ def describe_attack(
         models: the fingerprints of ``erased`` and of ``base``.
         target: what was erased.
         failed: the sentences of the gates of the evaluation that withhold every number of the erasure.
+        evaluated: the settings of the evaluation's suite.
 
     Returns:
         The attack's name, its budget, and under ``arms`` one entry for base and model without an attack, for the
@@ -94,7 +124,7 @@ def describe_attack(
         had the same prompts, seeds, suite and budget. ``struck`` says why the numbers may not be read, or None.
     """
     results, attack, suite = content["results"], content["attack"], content["suite"]
-    other, null = foreign(content, models, target), without_null(content)
+    other, null = foreign(content, models, target, evaluated), without_null(content)
     prompts = [[record["prompt"], record["seed"]] for record in content["prompts"]]
     arms = [
         _arm("base, no attack", "base", results["base"], None),

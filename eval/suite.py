@@ -91,7 +91,7 @@ def evaluate(
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
     rows, described = suite_rows(config, target), describe_suite(config)
-    searched = _read_attacks(tested.source, attacks)
+    searched = _read_attacks(tested.source, attacks, described)
     with clock.load():
         scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress, clock)
@@ -100,7 +100,7 @@ def evaluate(
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
         return out / "report.html"
-    _check_attacks(searched, attacks, made, target)
+    _check_attacks(searched, attacks, made, target, described)
     if images.vae is not None:
         scorers = replace(scorers, latents=latents.load(latents.Config(vae=images.vae)))
     with clock.watch(scorers.networks()):
@@ -327,17 +327,22 @@ def _score_all(folders: dict[str, Path], rows: list[Row], scorers: Scorers, conf
     return scored | {name: each for name, each in others.items() if name != "erased"}
 
 
-def _read_attacks(source: Path | DiffusionPipeline, given: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+def _read_attacks(
+    source: Path | DiffusionPipeline, given: Sequence[Path], suite: dict[str, Any]
+) -> dict[Path, dict[str, Any]]:
     """The attacks that were given and those beside the model, each once."""
-    beside = find_attacks(source) if isinstance(source, Path) else []
-    return {folder: read_attack(folder) for folder in dict.fromkeys(each.resolve() for each in (*given, *beside))}
+    named = {folder.resolve(): read_attack(folder, suite=suite) for folder in given}
+    beside = [folder.resolve() for folder in find_attacks(source)] if isinstance(source, Path) else []
+    return named | {folder: read_attack(folder) for folder in beside if folder not in named}
 
 
-def _check_attacks(searched: dict[Path, dict[str, Any]], given: Sequence[Path], made: Made, target: Target) -> None:
+def _check_attacks(
+    searched: dict[Path, dict[str, Any]], given: Sequence[Path], made: Made, target: Target, suite: dict[str, Any]
+) -> None:
     """Refuse an attack that was named and is of another model; one that only lies beside it is marked."""
     models = {name: mark.model for name, mark in made.marks.items()}
     for folder in given:
-        if reason := foreign(searched[folder.resolve()], models, target):
+        if reason := foreign(searched[folder.resolve()], models, target, suite):
             raise ValueError(f"The attack in {folder} does not belong to this model. {reason}")
 
 

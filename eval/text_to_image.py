@@ -5,7 +5,9 @@ takes a prompt, the number of steps and a generator. What a call does not use is
 """
 
 import inspect
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,7 +16,6 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from torch import nn
 
 
-GUIDANCE_SCALE = 7.5  # of Stable Diffusion where nobody gives one; other classes have a default of their own
 # the parts that denoise, as the classes call them: the last two are those of Wuerstchen, Stable Cascade and Kandinsky
 DENOISERS = ("unet", "transformer", "unconditional_transformer", "prior_prior", "decoder")
 AUTOENCODERS = ("vae", "movq", "vqgan")
@@ -56,16 +57,48 @@ def is_stable_diffusion(cls: type[DiffusionPipeline]) -> bool:
     return issubclass(cls, _STABLE_DIFFUSION)
 
 
-def own_guidance(cls: type[DiffusionPipeline]) -> float | None:
-    """The guidance of images that come without one; None where a call takes none, or finds it by itself.
+def find_guidance(pipe: DiffusionPipeline, guidance_scale: float | None) -> float | None:
+    """The guidance of a pipeline's images: what is asked for, or else the default of its call; see ``own_guidance``."""
+    if guidance_scale is not None:
+        return float(guidance_scale)
+    return own_guidance(type(pipe), pipe.config, [part.config for part in denoisers(pipe).values()])
 
-    >>> own_guidance(StableDiffusionPipeline), own_guidance(diffusers.PixArtSigmaPipeline)
-    (7.5, 4.5)
+
+def saved_guidance(cls: type[DiffusionPipeline], folder: Path, guidance_scale: float | None) -> float | None:
+    """The same of a pipeline that lies in a folder, from its settings alone.
+
+    Args:
+        cls: the class that the folder is loaded as.
+        folder: with ``model_index.json`` and one folder for each part.
+        guidance_scale: that is asked for, if any.
     """
-    if is_stable_diffusion(cls):
-        return GUIDANCE_SCALE
-    parameter = _parameters(cls).get("guidance_scale")
-    return None if parameter is None or not isinstance(parameter.default, int | float) else float(parameter.default)
+    if guidance_scale is not None:
+        return float(guidance_scale)
+    files = [path for name in DENOISERS if (path := folder / name / "config.json").is_file()]
+    index, *parts = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "model_index.json", *files)]
+    return own_guidance(cls, index, parts)
+
+
+def own_guidance(
+    cls: type[DiffusionPipeline], config: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]
+) -> float | None:
+    """The default of a pipeline's call; None where it takes no guidance, has no use for one, or finds it by itself.
+
+    Args:
+        cls: the class of the pipeline.
+        config: the settings of the pipeline, which are those of ``model_index.json``.
+        parts: the settings of its denoisers.
+
+    >>> own_guidance(StableDiffusionPipeline, {}, [{}]), own_guidance(StableDiffusionXLPipeline, {}, [{}])
+    (7.5, 5.0)
+    >>> [own_guidance(diffusers.FluxPipeline, {}, [{"guidance_embeds": embeds}]) for embeds in (True, False)]
+    [3.5, None]
+    """
+    takes = _parameters(cls)
+    default = takes["guidance_scale"].default if "guidance_scale" in takes else None
+    if not isinstance(default, int | float) or _is_distilled(takes, config, parts):
+        return None
+    return float(default)
 
 
 def check_settings(pipe: DiffusionPipeline, *, guidance_scale: float | None, negative_prompt: str) -> None:
@@ -80,7 +113,8 @@ def check_settings(pipe: DiffusionPipeline, *, guidance_scale: float | None, neg
         ValueError: it names the setting.
     """
     name, takes = type(pipe).__name__, _parameters(type(pipe))
-    if guidance_scale is not None and ("guidance_scale" not in takes or _is_distilled(pipe, takes)):
+    parts = [part.config for part in denoisers(pipe).values()]
+    if guidance_scale is not None and ("guidance_scale" not in takes or _is_distilled(takes, pipe.config, parts)):
         raise ValueError(
             f"The guidance_scale is {guidance_scale}, but this {name} has no use for one: leave it out (in a suite, "
             "write guidance_scale: null)."
@@ -141,11 +175,13 @@ def _parameters(cls: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _is_distilled(pipe: DiffusionPipeline, takes: Mapping[str, inspect.Parameter]) -> bool:
+def _is_distilled(
+    takes: Mapping[str, inspect.Parameter], config: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]
+) -> bool:
     """Whether the model was trained to do without the guidance that its class passes on: Flux schnell, Flux 2 Klein."""
     is_embedded = "true_cfg_scale" in takes  # then the model itself gets guidance_scale, as a number
-    embeds = any(part.config.get("guidance_embeds") for part in denoisers(pipe).values())
-    return bool(pipe.config.get("is_distilled")) or (is_embedded and not embeds)
+    embeds = any(part.get("guidance_embeds") for part in parts)
+    return bool(config.get("is_distilled")) or (is_embedded and not embeds)
 
 
 def _needs_true_guidance(takes: Mapping[str, inspect.Parameter]) -> bool:

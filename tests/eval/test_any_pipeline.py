@@ -273,6 +273,17 @@ def test_a_distilled_pipeline_draws_without_guidance(tmp_path):
     assert [json.loads(line)["cfg"] for line in lines] == [None] * len(ROWS)
 
 
+@pytest.mark.parametrize(("embeds", "drawn_with"), [(True, 3.5), (False, None)])
+def test_a_command_without_guidance_leaves_it_to_the_pipeline(call, embeds, drawn_with, tmp_path):
+    flux(guidance_embeds=embeds).save_pretrained(tmp_path / "flux")
+    command = ["generate", "flux", "--prompts", "few.csv", "--out", "o", "--num-inference-steps", "1", "--quiet"]
+    command += ["--height", "16", "--width", "16", "--device", "cpu"]
+    code, _, err = call(*command)
+    assert (code, err) == (0, "")
+    assert [each["cfg"] for each in manifest.read(tmp_path / "o").values()] == [drawn_with] * 4
+    assert "4, of which 4 are there" in call(*command, "--dry-run")[1]
+
+
 def test_what_draws_from_more_than_a_text_is_refused():
     with pytest.raises(
         ValueError, match="a StableDiffusionControlNetPipeline, but images are drawn with pipelines that"
@@ -367,6 +378,8 @@ def test_a_suite_of_prompt_files(call, name, tmp_path):
     assert code == 0, err
     assert "all:            8 images to draw\n" in out
     assert call(*command, "--quiet", "--device", "cpu", "--out", "o")[0] == 3
+    code, out, _ = call(*command, "--out", "o", "--dry-run")
+    assert "all:            4 images to draw\n" in out  # of the base, whose cache is not looked into
     content = json.loads((tmp_path / "o/report.json").read_text())
     assert content["metrics"]["drift"]["values"][f"{name}-changed"]["value"] > 0
     assert len(list((tmp_path / f"o/{name}-changed/images").iterdir())) == 4

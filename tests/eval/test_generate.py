@@ -154,6 +154,18 @@ def test_equals_the_call_of_a_user(tiny_pipe: StableDiffusionPipeline, reference
     assert np.abs(np.asarray(image, np.int16) - images(reference)[row.key]).max() <= 1
 
 
+@pytest.mark.parametrize(("name", "scale"), [("tiny_pipe", 7.5), ("tiny_pipe_xl", 5.0)])
+def test_without_a_guidance_it_is_that_of_the_call(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, scale: float
+) -> None:
+    pipe, asked = request.getfixturevalue(name), {"num_inference_steps": 2, "negative_prompt": "blurred"}
+    generate(pipe, ROWS[:1], tmp_path, **asked, guidance_scale=None, progress=False)
+    assert json.loads((tmp_path / "settings.json").read_text())["cfg"] == scale
+    assert [record["cfg"] for record in manifest.read(tmp_path).values()] == [scale]
+    image = pipe(ROWS[0].prompt, **asked, generator=torch.Generator("cpu").manual_seed(ROWS[0].seed)).images[0]
+    assert np.abs(np.asarray(image, np.int16) - images(tmp_path)[ROWS[0].key]).max() <= 1
+
+
 def test_the_pipeline_comes_back_as_it_was(tiny_pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
     del tiny_pipe._progress_bar_config
     before = fingerprint(tiny_pipe)

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -155,6 +156,13 @@ def test_a_plan_for_a_model_that_is_not_here_says_so(settings):
     plan = make_plan(Config(**settings | {"model": "nobody/nothing"}))
     assert plan.images == 3
     assert describe(plan).count("unknown until the model is on this machine") == 3
+
+
+def test_a_plan_counts_what_was_drawn_by_a_model_that_is_not_here(settings):
+    for scale in (None, 3.0):
+        config = Config(**settings | {"out": settings["out"] / str(scale)}, guidance_scale=scale)
+        run(config, progress=False)
+        assert make_plan(replace(config, model="nobody/nothing")).done == 3
 
 
 @pytest.mark.parametrize("method", ["uce", "unguide"])

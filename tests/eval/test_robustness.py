@@ -208,6 +208,20 @@ def test_an_artefact_says_itself_what_was_erased_from_what(
     assert totals(content).keys() == {"attack", "random_soft_tokens", "seed_search"}
 
 
+@pytest.mark.parametrize("tiny_folder", ["sdxl"], indirect=True)
+def test_a_suite_without_guidance_is_attacked_as_it_is_evaluated(
+    tiny_folder: Path, small: SuiteConfig, csv: str, judge: Scorers, tmp_path: Path
+) -> None:
+    config = AttackConfig(attack="seeds", seeds=[3], tries=1)
+    for name, scale in (("null", None), ("own", 5.0)):  # of the call of SDXL
+        options = {"prompts": csv, "base": str(tiny_folder), "concept": CONCEPT, "scorers": judge, "progress": False}
+        attack(tiny_folder, config, replace(small, guidance_scale=scale), tmp_path / name, **options)
+    null, own = tmp_path / "null", tmp_path / "own"
+    for folder in ("base", "erased"):
+        assert (null / folder / "settings.json").read_bytes() == (own / folder / "settings.json").read_bytes()
+    assert json.loads((null / "attack.json").read_text(encoding="utf-8"))["suite"]["guidance_scale"] is None
+
+
 def test_the_numbers_follow_from_the_scores(run, forgetful, small: SuiteConfig, tmp_path: Path) -> None:
     content = run(forgetful, tokens=1, steps=2)
     scores = read_scores(tmp_path / "out" / "scores.jsonl")

@@ -18,6 +18,7 @@ from eval.suite import combine
 
 
 VAN_GOGH = Target("style", ("Van_Gogh",))
+SUITE = {"compat": False, "judge": "canvas"}  # of an evaluation
 MODELS = {"erased": "erased", "base": "base"}  # the fingerprints that planted evaluations have
 
 
@@ -34,7 +35,7 @@ def attacked(**changes: Any) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "attack": {"attack": "soft", "tries": 5, "params": {"tokens": 3, "steps": 30, "optimizer": "adam"}},
-        "suite": {"name": "tiny", "version": 1, "hash": "s"},
+        "suite": {"name": "tiny", "version": 1, "hash": "s", **SUITE},
         "concept": {"target": ["Van Gogh"], "kind": "style", "canvas_names": ["Van_Gogh"]},
         "models": MODELS,
         "provenance": {"dtype": "float32"},
@@ -63,7 +64,7 @@ def plant_attack(folder: Path, **changes: Any) -> Path:
 
 
 def described(folder: str = "vg.soft", failed: tuple[str, ...] = (), **changes: Any) -> dict[str, Any]:
-    return describe_attack(Path(folder), attacked(**changes), MODELS, VAN_GOGH, failed)
+    return describe_attack(Path(folder), attacked(**changes), MODELS, VAN_GOGH, failed, evaluated=SUITE)
 
 
 def test_attacks_are_found_beside_the_model_that_they_are_named_after(
@@ -97,11 +98,35 @@ def test_a_damaged_attack_is_refused_in_one_sentence(tmp_path: Path, text: str, 
 
 
 def test_an_attack_counts_for_its_own_model_base_and_target_only() -> None:
-    assert foreign(attacked(), MODELS, VAN_GOGH) is None
+    assert foreign(attacked(), MODELS, VAN_GOGH, SUITE) is None
     for models in ({"erased": "other", "base": "base"}, {"erased": "erased", "base": "other"}):
-        assert "other weights (other, float32) than" in (foreign(attacked(models=models), MODELS, VAN_GOGH) or "")
+        assert "other weights (other, float32) than" in (
+            foreign(attacked(models=models), MODELS, VAN_GOGH, SUITE) or ""
+        )
     cats = {"target": ["Cats"], "kind": "object", "canvas_names": ["Cats"]}
-    assert (foreign(attacked(concept=cats), MODELS, VAN_GOGH) or "").startswith("It was on the object Cats")
+    assert (foreign(attacked(concept=cats), MODELS, VAN_GOGH, SUITE) or "").startswith("It was on the object Cats")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"compat": True},
+            "It was run without compat and the evaluation with it, which changes prompts and judge: run",
+        ),
+        ({"judge": "timm_pair"}, "Its images were judged by canvas and those of the evaluation by timm_pair: run"),
+    ],
+)
+def test_an_attack_that_asked_or_judged_otherwise_is_struck_and_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    found = describe_attack(Path("vg.soft"), attacked(), MODELS, VAN_GOGH, (), evaluated=SUITE | changes)
+    assert found["is_foreign"]
+    assert found["struck"].startswith(message)
+    folder = plant_attack(tmp_path / "vg.soft")
+    assert read_attack(folder, suite=SUITE) == attacked()
+    with pytest.raises(ValueError, match=message):
+        read_attack(folder, suite=SUITE | changes)
 
 
 def test_what_is_kept_of_an_attack() -> None:

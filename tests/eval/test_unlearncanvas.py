@@ -547,6 +547,27 @@ def test_compat_on_the_command_line_is_that_of_the_file(call, place: Path) -> No
     assert "A Cats image in Photo style." not in prompts
 
 
+def test_an_attack_with_compat_stands_beside_an_evaluation_with_compat_only(
+    call, judge: dict[str, Path], place: Path
+) -> None:
+    files = ("--quiet", "--judge-style", judge["style"], "--judge-object", judge["object"])
+    code, _, err = call("attack", "b", "--attack", "seeds", "--tries", "1", "--out", "b.seeds", *files, "--compat")
+    assert (code, err) == (0, "")
+    attack = json.loads((place / "b.seeds" / "attack.json").read_text(encoding="utf-8"))
+    assert attack["suite"]["compat"] is True
+    assert attack["reproduce"].endswith(" --compat")
+    assert "JPEG" in attack["provenance"]["judge"]["preprocessing"]
+    code, _, err = call("eval", "b", "--out", "b.refused", *files, "--attacks", "b.seeds")
+    assert code == 2
+    assert "run `erase attack` without --compat" in err
+    assert not (place / "b.refused").exists()
+    for out, flags, is_foreign in (("b.right", [], True), ("b.compat", ["--compat"], False)):
+        assert call("eval", "b", "--out", out, *files, *flags)[0] == 0
+        (run,) = content_of(place / out)["searched"]
+        assert run["is_foreign"] is is_foreign
+        assert ("without --compat" in (run["struck"] or "")) is is_foreign
+
+
 def test_compat_is_refused_where_it_means_nothing(place: Path, capsys: Any) -> None:
     for suite, message in (
         ("canvas", "The world canvas has no published code to be compatible with; leave compat out."),
@@ -556,6 +577,10 @@ def test_compat_is_refused_where_it_means_nothing(place: Path, capsys: Any) -> N
             main(["eval", "a", "--suite", suite, "--compat", "--target", "Van Gogh", "--base-model", "a"])
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["attack", "a", "--suite", "canvas", "--compat", "--target", "Van Gogh", "--base-model", "a"])
+    assert stopped.value.code == 2
+    assert "no published code to be compatible with; leave compat out." in capsys.readouterr().err
 
 
 def test_an_attack_needs_the_judge(call, suite_file: Path, tiny_pipe, tiny_folder: Path, place: Path) -> None:
