@@ -10,6 +10,7 @@ import numpy as np
 
 
 SIGMA = 10.0
+BLOCK = 1024  # rows whose kernels are held at once
 SCALE = 1000.0
 
 
@@ -47,10 +48,11 @@ def cmmd(first: np.ndarray, second: np.ndarray, prompt: np.ndarray, *, minimum: 
     if len(first) < minimum or len(prompts) < 2:
         raise ValueError(f"CMMD needs {minimum} images of 2 prompts; got {len(first)} of {len(prompts)}.")
     first, second = _unit(first), _unit(second)
-    within = _kernel(first, first) + _kernel(second, second) - _kernel(first, second) - _kernel(second, first)
-    value = SCALE * float(within.mean())
     member = np.eye(len(prompts))[index]  # (n, P)
-    sums = within @ member  # (n, P)
+    sums = np.concatenate(
+        [_within(first, second, slice(row, row + BLOCK)) @ member for row in range(0, len(first), BLOCK)]
+    )
+    value = SCALE * float(sums.sum()) / len(first) ** 2
     own = member.T @ sums  # (P, P), sums over pairs of prompts
     counts = member.sum(0)
     # without prompt p: all pairs, less its row and its column, plus what was taken away twice
@@ -58,6 +60,12 @@ def cmmd(first: np.ndarray, second: np.ndarray, prompt: np.ndarray, *, minimum: 
     values = SCALE * left / (len(first) - counts) ** 2
     half = 1.96 * float(np.sqrt((len(prompts) - 1) / len(prompts) * ((values - values.mean()) ** 2).sum()))
     return Cmmd(value, max(0.0, value - half), value + half, len(first))
+
+
+def _within(first: np.ndarray, second: np.ndarray, rows: slice) -> np.ndarray:
+    """The kernel within the sets less that between them, of some rows with all: (rows, n)."""
+    one, other = first[rows], second[rows]
+    return _kernel(one, first) + _kernel(other, second) - _kernel(one, second) - _kernel(other, first)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The metrics behind the holistic suite against independent implementations, closed forms and simulations."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -134,6 +135,20 @@ def test_the_worst_concept_is_covered_although_it_was_picked() -> None:
         naive += lowest.value < 0.7
     assert (covered >= 190).all()
     assert naive > 110  # the lowest of several estimates is too low more often than not
+
+
+def test_cmmd_holds_blocks_and_is_the_same_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    first, second, prompt = rng.normal(size=(1500, 4)), rng.normal(size=(1500, 4)) + 0.5, np.arange(1500) // 100
+    monkeypatch.setattr("eval.metrics.cmmd.BLOCK", 1500)
+    whole = cmmd(first, second, prompt)
+    monkeypatch.setattr("eval.metrics.cmmd.BLOCK", 64)
+    tracemalloc.start()
+    found = cmmd(first, second, prompt)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == pytest.approx(whole, rel=1e-9)
+    assert peak < 1500 * 1500 * 8  # bytes of one whole kernel
 
 
 def test_cmmd_pair_by_pair() -> None:
