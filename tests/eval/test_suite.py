@@ -240,7 +240,13 @@ def test_an_attack_on_another_model_is_refused_where_it_is_named(
     cache: Path,
     tmp_path: Path,
 ) -> None:
-    attack = {"schema_version": 1, "models": {"erased": "0" * 64, "base": "0" * 64}, "provenance": {"dtype": "float16"}}
+    models = {"erased": "0" * 64, "base": "0" * 64}
+    attack = {
+        "schema_version": 1,
+        "models": models,
+        "provenance": {"dtype": "float16"},
+        "suite": dataclasses.asdict(suite),
+    }
     (tmp_path / "attack.json").write_text(json.dumps(attack), encoding="utf-8")
     options = {"base": str(tiny_folder), "concept": VAN_GOGH, "cache": cache, "scorers": scorers, "progress": False}
     with pytest.raises(ValueError, match=r"does not belong to this model\. It was run on .* \(0{12}, float16\)"):
