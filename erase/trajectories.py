@@ -9,7 +9,10 @@ A trajectory starts at noise and follows classifier-free guidance with the targe
 - ``fresh``: the same for every single update, as in the ESD paper.
 
 The authors' samplers stop 39 to 58 timesteps away from the level at which they then evaluate the student; here both
-are at the level of x_t.
+are at the level of x_t. ``compat="upstream"`` has it their way. Of S steps with spacing g the first is left out, so
+that noise is taken for the second timestep; state s = S - 1 - k is reached after min(S - k, S - 1) steps, at the level
+g (k - 2) + 1, but student and base are evaluated at a label t ~ U{g k, ..., g k + g - 1}. The guidance's own
+predictions are at the level, so ``frozen`` computes those at the label besides.
 """
 
 import math
@@ -27,6 +30,7 @@ from erase.run import Run
 
 
 POLICIES = ("frozen", "stale", "fresh")
+COMPAT = ("none", "upstream")
 WALK_BATCH = 4  # trajectories that walk together; the UNet sees two or three samples of each
 
 
@@ -41,6 +45,7 @@ class Sampling:
     guidance_scale: float
     pool_size: int  # states to cache under the policy frozen
     refresh: int  # updates between two walks under the policy stale
+    compat: str = "none"  # upstream: levels and labels as in the authors' code
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -49,6 +54,15 @@ class Sampling:
         for name in ("updates", "batch_size", "num_inference_steps", "pool_size", "refresh"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed: raise it.")
+        if self.compat not in COMPAT:
+            raise ValueError(f"The compat {self.compat!r} is unknown: choose one of {', '.join(COMPAT)}.")
+        if self.is_upstream and self.num_inference_steps < 2:
+            raise ValueError("num_inference_steps is 1, of which compat 'upstream' leaves out the first: raise it.")
+
+    @property
+    def is_upstream(self) -> bool:
+        """Whether levels and labels are those of the authors' code."""
+        return self.compat == "upstream"
 
     @property
     def draws(self) -> int:
@@ -62,6 +76,10 @@ class Sampling:
                 f"{self.updates} updates of batch size {self.batch_size} cannot visit all {pairs} forget prompts, so "
                 "some would not be erased: raise steps, or give fewer targets or templates."
             )
+
+    def steps_to(self, state: int) -> int:
+        """Return how many steps a trajectory takes to one of its states 0 ... num_inference_steps - 1."""
+        return min(state + 1, self.num_inference_steps - 1) if self.is_upstream else state
 
     def pool_trajectories(self, pairs: int) -> int:
         """Trajectories that fill the pool: no more than training can use, and one at least for every prompt."""
@@ -83,12 +101,15 @@ class Sampling:
         self.check_visits(pairs)
         roles, steps = 2 + has_anchor, self.num_inference_steps
         if self.policy == "frozen":
-            return self.pool_trajectories(pairs) * steps * roles
+            besides = 2 * (steps - 1) if self.is_upstream else 0  # the guidance, where it is not at the label
+            return self.pool_trajectories(pairs) * (steps * roles + besides)
         forwards, walk = 0.0, 0
         while walks := self.walks(walk, pairs):
             for _, draws in walks:
                 # a walk ends at the last of its states: the expected maximum of that many of 0 ... steps - 1
                 last = len(draws) * (steps + 1) / (len(draws) + 1) - 1
+                if self.is_upstream:  # one step more, except to the last state, which is among them this often
+                    last += 1 - len(draws) / steps
                 forwards += 2 * last + roles * len(draws)
             walk += 1
         return round(forwards)
@@ -99,7 +120,7 @@ class States(NamedTuple):
 
     prompts: list[str]  # the target prompt of each row
     latents: torch.Tensor  # (B, C, h, w), fp32 like the predictions
-    timesteps: torch.Tensor  # (B,)
+    timesteps: torch.Tensor  # (B,), of the predictions; that of x_t too, except under compat
     noise_pred_uncond: torch.Tensor
     noise_pred_target: torch.Tensor
     noise_pred_anchor: torch.Tensor
@@ -128,6 +149,7 @@ class Trajectories:
         self.pairs, self.sampling, self.conditioning = list(pairs), sampling, conditioning
         self.delta, self.run = delta, run
         self.sampler = ddim_sampler(pipe, sampling.num_inference_steps)
+        self.walked = self.sampler.timesteps[1 if sampling.is_upstream else 0 :]
         self.has_anchor = any(pair.anchor for pair in pairs)
         self._walk = -1  # the walk that the states below belong to, under stale and fresh
         self._states: dict[str, torch.Tensor] = {}
@@ -153,7 +175,7 @@ class Trajectories:
                 group = range(first, min(first + WALK_BATCH, total))
                 pairs = [self.pairs[i % len(self.pairs)] for i in group]
                 with self.delta.base():
-                    states = self._walk_base(pairs, self._noise("pool", group))
+                    states = self._walk_base(pairs, self._noise("pool", group), self._labels("pool", group))
                 self._states = {
                     name: torch.cat([self._states[name], tensor]) if self._states else tensor
                     for name, tensor in states.items()
@@ -193,28 +215,37 @@ class Trajectories:
         return (pair + count * (state // steps)) * steps + state % steps
 
     @torch.no_grad()
-    def _walk_base(self, pairs: list[PromptPair], latents: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _walk_base(
+        self, pairs: list[PromptPair], latents: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Denoise with the base and keep every state and prediction; rows are ordered trajectory by trajectory."""
-        visited, predictions = [], []
-        for timestep in self.sampler.timesteps:
-            visited.append(latents)
-            predictions.append(self._predict(latents, timestep, pairs, with_anchor=self.has_anchor))
-            latents = self._step(predictions[-1], timestep, latents)
+        visited, predictions = [latents], []
+        with_anchor = self.has_anchor and not self.sampling.is_upstream
+        for timestep in self.walked:
+            predictions.append(self._predict(visited[-1], timestep, pairs, with_anchor=with_anchor))
+            visited.append(self._step(predictions[-1], timestep, visited[-1]))
+        states = [visited[self.sampling.steps_to(state)] for state in range(self.sampling.num_inference_steps)]
+        if self.sampling.is_upstream:
+            predictions = [
+                self._predict(x_t, timesteps, pairs, with_anchor=self.has_anchor)
+                for x_t, timesteps in zip(states, labels.unbind(1), strict=True)
+            ]
         stacked = torch.stack(predictions, dim=2).flatten(1, 2)  # (roles, trajectories * steps, C, h, w)
-        timesteps = self.sampler.timesteps.to(self.run.device).repeat(len(pairs))
-        return self._named(torch.stack(visited, dim=1).flatten(0, 1), timesteps, stacked)
+        timesteps = labels.flatten().to(self.run.device)
+        return self._named(torch.stack(states, dim=1).flatten(0, 1), timesteps, stacked)
 
     @torch.no_grad()
     def _refresh(self, walk: int) -> None:
         """Let the student walk to the states of this walk's draws, then predict there with the base."""
         walks = self.sampling.walks(walk, len(self.pairs))
         steps = self.sampling.num_inference_steps
-        found: dict[int, tuple[torch.Tensor, int, PromptPair]] = {}  # draw -> x_t, timestep, prompts
+        found: dict[int, tuple[torch.Tensor, int, PromptPair]] = {}  # draw -> x_t, label, prompts
         for first in range(0, len(walks), WALK_BATCH):
             group = range(first, min(first + WALK_BATCH, len(walks)))
             pairs = [self.pairs[walks[i][0]] for i in group]
             wanted = [dict(zip(self._permutation(f"steps.{walk}", i, steps), walks[i][1], strict=False)) for i in group]
-            found |= self._walk_student(pairs, self._noise(f"walk.{walk}", group), wanted)
+            noise, labels = self._noise(f"walk.{walk}", group), self._labels(f"walk.{walk}", group)
+            found |= self._walk_student(pairs, noise, labels, wanted)
         latents = torch.stack([found[draw][0] for draw in sorted(found)])
         timesteps = torch.tensor([found[draw][1] for draw in sorted(found)], device=self.run.device)
         prompts = [found[draw][2] for draw in sorted(found)]
@@ -229,19 +260,21 @@ class Trajectories:
         self._walk = walk
 
     def _walk_student(
-        self, pairs: list[PromptPair], latents: torch.Tensor, wanted: list[dict[int, int]]
+        self, pairs: list[PromptPair], latents: torch.Tensor, labels: torch.Tensor, wanted: list[dict[int, int]]
     ) -> dict[int, tuple[torch.Tensor, int, PromptPair]]:
-        """Denoise with the student; ``wanted`` maps step to draw for each row, and a row stops at its last step."""
+        """Denoise with the student; ``wanted`` maps state to draw for each row, and a row stops at its last state."""
         found: dict[int, tuple[torch.Tensor, int, PromptPair]] = {}
         rows = list(range(len(pairs)))
-        for step, timestep in enumerate(self.sampler.timesteps):
+        for step in range(self.sampling.num_inference_steps):
             for place, row in enumerate(rows):
-                if step in wanted[row]:
-                    found[wanted[row][step]] = (latents[place], int(timestep), pairs[row])
-            going = [place for place, row in enumerate(rows) if max(wanted[row]) > step]
+                for state, draw in wanted[row].items():
+                    if self.sampling.steps_to(state) == step:
+                        found[draw] = (latents[place], int(labels[row, state]), pairs[row])
+            going = [place for place, row in enumerate(rows) if self.sampling.steps_to(max(wanted[row])) > step]
             if not going:
                 break
             rows, latents = [rows[place] for place in going], latents[going]
+            timestep = self.walked[step]
             predictions = self._predict(latents, timestep, [pairs[row] for row in rows], with_anchor=False)
             latents = self._step(predictions, timestep, latents)
         return found
@@ -274,6 +307,15 @@ class Trajectories:
     def _noise(self, stage: str, group: Sequence[int]) -> torch.Tensor:
         noise = [torch.randn(self.latent_shape, generator=self.run.generator(f"noise.{stage}", i)) for i in group]
         return torch.stack(noise).to(self.run.device) * self.sampler.init_noise_sigma
+
+    def _labels(self, stage: str, group: Sequence[int]) -> torch.Tensor:
+        """Return the timesteps that the networks are told at every state: (trajectories, steps)."""
+        if not self.sampling.is_upstream:
+            return self.sampler.timesteps.repeat(len(group), 1)
+        steps = self.sampling.num_inference_steps
+        spacing = self.sampler.config.num_train_timesteps // steps
+        above = [torch.randint(spacing, (steps,), generator=self.run.generator(f"label.{stage}", i)) for i in group]
+        return spacing * torch.arange(steps).flip(0) + torch.stack(above)
 
     def _permutation(self, stage: str, index: int, size: int) -> list[int]:
         return torch.randperm(size, generator=self.run.generator(stage, index)).tolist()

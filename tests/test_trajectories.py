@@ -1,9 +1,11 @@
 import copy
+import itertools
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from erase.concept import Concept
 from erase.delta import Delta
@@ -166,6 +168,101 @@ def test_fresh_walks_for_every_update_to_a_random_level(tiny_pipe) -> None:
     assert abs(trajectories.run.summary()["unet_forwards"] - expected) < 25
 
 
+@torch.no_grad()
+def _walk_upstream(pipe, unet: torch.nn.Module, latents: torch.Tensor) -> list[torch.Tensor]:
+    """The states k = 3, 2, 1, 0 of the authors' samplers, by diffusers' DDIM from the second of four timesteps."""
+    sampler, visited = DDIMScheduler.from_config(pipe.scheduler.config), []
+    sampler.set_timesteps(4)
+    target, uncond = pipe.encode_prompt("a cat", "cpu", 1, True)
+    for timestep in sampler.timesteps[1:]:
+        empty, cat = (unet(latents, timestep, embeds).sample for embeds in (uncond, target))
+        latents = sampler.step(empty + 3.0 * (cat - empty), timestep, latents).prev_sample
+        visited.append(latents)
+    return [*visited, latents]  # k = 0 stops where k = 1 does
+
+
+@pytest.mark.parametrize("anchor", ["", "a dog"])
+def test_upstream_takes_noise_for_the_second_level_and_predicts_above_the_level_of_each_state(
+    tiny_pipe, anchor: str
+) -> None:
+    base = copy.deepcopy(tiny_pipe.unet)
+    trajectories = build(tiny_pipe, Concept(target="a cat", anchor=anchor), compat="upstream")
+    with trajectories.delta as delta:
+        for tensor in delta.student().values():
+            tensor.mul_(1.5)
+        fill(trajectories)
+    pool = trajectories.tensors()
+    for i in range(3):
+        noise = torch.randn(1, 4, 8, 8, generator=trajectories.run.generator("noise.pool", i))
+        expected = torch.cat(_walk_upstream(tiny_pipe, base, noise))
+        torch.testing.assert_close(pool["latents"][4 * i : 4 * i + 4], expected, rtol=1e-4, atol=1e-5)
+    assert (pool["timesteps"] // 250).tolist() == [3, 2, 1, 0] * 3
+    assert len(set((pool["timesteps"] % 250).tolist())) > 9  # of 12
+    for role, prompt in {"uncond": "", "target": "a cat", "anchor": anchor}.items():
+        if f"noise_pred_{role}" in pool:
+            embeds = tiny_pipe.encode_prompt(prompt, "cpu", 1, False)[0].expand(12, -1, -1)
+            with torch.no_grad():
+                expected = base(pool["latents"], pool["timesteps"], embeds).sample
+            torch.testing.assert_close(pool[f"noise_pred_{role}"], expected, rtol=1e-4, atol=1e-5)
+    assert ("noise_pred_anchor" in pool) == bool(anchor)
+    planned = trajectories.sampling.expected_forwards(1, has_anchor=bool(anchor))
+    assert trajectories.run.summary()["unet_forwards"] == planned == 3 * (2 * 3 + 4 * (3 if anchor else 2))
+
+
+def test_upstream_has_the_student_walk_to_the_same_levels(tiny_pipe) -> None:
+    base = copy.deepcopy(tiny_pipe.unet)
+    trajectories = build(tiny_pipe, policy="stale", refresh=3, updates=6, compat="upstream")
+    run = trajectories.run
+    with trajectories.delta as delta, run.measure(tiny_pipe.unet):
+        for walk in range(2):
+            for tensor in delta.student().values():
+                tensor.mul_(1.5)  # the student of this walk
+            student = copy.deepcopy(tiny_pipe.unet)
+            before = run.summary()["unet_forwards"]
+            batches = [trajectories.batch(3 * walk + i) for i in range(3)]
+            order = torch.randperm(4, generator=run.generator(f"steps.{walk}", 0)).tolist()[:3]
+            assert run.summary()["unet_forwards"] - before == 2 * min(max(order) + 1, 3) + 2 * 3
+            noise = torch.randn(1, 4, 8, 8, generator=run.generator(f"noise.walk.{walk}", 0))
+            visited = _walk_upstream(tiny_pipe, student, noise)
+            embeds = tiny_pipe.encode_prompt("a cat", "cpu", 1, False)[0]
+            for state, states in zip(order, batches, strict=True):
+                assert int(states.timesteps) // 250 == 3 - state
+                torch.testing.assert_close(states.latents, visited[state], rtol=1e-4, atol=1e-5)
+                with torch.no_grad():
+                    expected = base(states.latents, states.timesteps, embeds).sample
+                torch.testing.assert_close(states.noise_pred_target, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_expected_steps_of_upstream_are_the_authors() -> None:
+    fresh = replace(SAMPLING, policy="fresh", updates=100, compat="upstream")
+    assert fresh.expected_forwards(1, has_anchor=False) == 100 * (2 * (1 + 2 + 3 + 3) / 4 + 2)
+    fifty = replace(fresh, num_inference_steps=50)
+    assert fifty.expected_forwards(1, has_anchor=True) == round(100 * (2 * 25.48 + 3))
+    stale = replace(fresh, policy="stale", refresh=2, updates=300)
+    walked = [min(max(two) + 1, 3) for two in itertools.combinations(range(4), 2)]
+    assert stale.expected_forwards(1, has_anchor=False) == 150 * 2 * 2 + 150 * 2 * sum(walked) // len(walked)
+
+
+@pytest.mark.parametrize("policy", ["frozen", "stale"])
+def test_the_labels_of_upstream_follow_the_seed_and_a_resumed_run_has_the_same(tiny_pipe, monkeypatch, policy) -> None:
+    monkeypatch.setattr("erase.trajectories.WALK_BATCH", 1)
+    whole, killed, resumed, other = (
+        build(tiny_pipe, policy=policy, compat="upstream", seed=seed) for seed in (0, 0, 0, 1)
+    )
+    next(iter(killed.fill()), None)  # one of three trajectories
+    if policy == "stale":
+        killed.batch(4)  # the first of three walks
+    resumed.restore(killed.tensors())
+    for trajectories in (whole, resumed, other):
+        fill(trajectories)
+    labels = []
+    for update in range(3, 12):
+        expected, found = whole.batch(update), resumed.batch(update)
+        assert all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))
+        labels.append((int(expected.timesteps) % 250, int(other.batch(update).timesteps) % 250))
+    assert sum(one == another for one, another in labels) < 3
+
+
 def test_more_draws_in_a_walk_than_steps_take_a_second_trajectory() -> None:
     sampling = replace(SAMPLING, policy="stale", refresh=5, batch_size=2)
     assert sampling.walks(0, 1) == [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (0, [8, 9])]
@@ -201,3 +298,15 @@ def test_restored_trajectories_go_on_without_computing_again(tiny_pipe, policy: 
 def test_meaningless_settings_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match="unknown: choose one of" if name == "policy" else f"{name} is 0"):
         replace(SAMPLING, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compat": "theirs"}, "compat 'theirs' is unknown: choose one of none, upstream"),
+        ({"compat": "upstream", "num_inference_steps": 1}, "leaves out the first: raise it"),
+    ],
+)
+def test_a_meaningless_compat_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SAMPLING, **changes)

@@ -6,7 +6,7 @@ then minimises the ESD loss at c + delta* (eq. 3) and gamma times the distance f
 Every x_t and every base prediction is computed once, before training: exact, since the UNet never changes and x_t is
 drawn with the base's text encoder. ``compat: upstream`` repeats three defects of the authors' attack: gradients are
 never zeroed, the prefix before the last step is used, and room for it is made after as many tokens as the prompt has
-words.
+words. It also evaluates student and base at timesteps above that of x_t, as they do (``erase.trajectories``).
 """
 
 import logging
@@ -129,6 +129,7 @@ class Config:
             guidance_scale=self.guidance_scale,
             pool_size=1,  # there are as many trajectories as pairs are given
             refresh=1,
+            compat=self.compat,
         )
 
     def walks(self, forget: int) -> tuple[int, int]:

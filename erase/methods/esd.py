@@ -3,6 +3,8 @@
 The student's prediction for the target prompt c learns eps0(empty) - eta (eps0(c) - eps0(empty)), where eps0 is the
 base. With an anchor prompt, eps0(anchor) takes the place of the leading eps0(empty). The target is linear in the
 predictions, so it holds for v-prediction as well.
+
+``compat="upstream"`` evaluates student and base at timesteps above that of x_t, as the authors' code of 2023 does.
 """
 
 import logging
@@ -35,8 +37,9 @@ class Config:
         variant: ``x`` trains all of the cross-attention (styles, names), ``strict`` its keys and values, ``u`` all
             other layers (nudity, global concepts).
         trajectory: Where x_t comes from: ``frozen``, ``stale`` or ``fresh``, see ``erase.trajectories``.
-        pool_size: States to cache under ``frozen``; two forwards each.
+        pool_size: States to cache under ``frozen``; two forwards each, nearly four with ``compat="upstream"``.
         refresh: Updates between two walks of the student under ``stale``.
+        compat: ``none`` or ``upstream``, see ``erase.trajectories``.
     """
 
     variant: str = "x"
@@ -49,6 +52,7 @@ class Config:
     trajectory: str = "frozen"
     pool_size: int = 200
     refresh: int = 10  # R
+    compat: str = "none"
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, before a model is loaded."""
@@ -72,6 +76,7 @@ class Config:
             guidance_scale=self.guidance_scale,
             pool_size=self.pool_size,
             refresh=self.refresh,
+            compat=self.compat,
         )
 
 

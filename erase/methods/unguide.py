@@ -8,7 +8,7 @@ Differs from the authors' code: states are evaluated at their own noise level, t
 instead of in 10 to 30 generations before it, by the disagreement about the prompt over the root of that about the empty
 prompt, and benign samples are left to the base; with ``retain_weight`` the student also keeps the base's predictions
 for benign prompts, which the paper does not do. ``mode="upstream"`` gives w, the disagreement about the prompt alone,
-and the empty prompt as the threshold, as theirs.
+and the empty prompt as the threshold, as theirs; ``compat="upstream"`` trains at timesteps above x_t's, as they do.
 """
 
 import logging
@@ -82,6 +82,7 @@ class Config:
     trajectory: str = "stale"
     refresh: int = 10  # R
     pool_size: int = 200
+    compat: str = "none"  # or upstream, see erase.trajectories
     mode: str = "exact"
     target_weight: float = -1.0  # w
     observe_steps: int = 3  # k
@@ -126,6 +127,7 @@ class Config:
             guidance_scale=self.guidance_scale,
             pool_size=self.pool_size,
             refresh=self.refresh,
+            compat=self.compat,
         )
 
 

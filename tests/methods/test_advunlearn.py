@@ -395,6 +395,15 @@ def test_upstream_differs_from_the_correct_attack(tiny_pipe) -> None:
     assert len(found) == 5
 
 
+def test_upstream_trains_at_other_levels_also_without_an_attack(tiny_pipe) -> None:
+    other, concept = copy.deepcopy(tiny_pipe), Concept(target="a cat", anchor="a fox", kind="object")
+    run_adv(tiny_pipe, concept, attack="none")
+    cost = run_adv(other, concept, attack="none", compat="upstream").summary()
+    assert weights(tiny_pipe) != weights(other)
+    config = advunlearn.Config(**SMALL, attack="none", compat="upstream")
+    assert advunlearn.plan(None, concept, RETAIN, config)["unet_forwards"] == cost["unet_forwards"]
+
+
 def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe, tiny_pipe_xl) -> None:
     run, config = Run(quiet=True), advunlearn.Config(**SMALL)
     with pytest.raises(ValueError, match=r"supports sd1, sd2, .* but this model is sdxl"):

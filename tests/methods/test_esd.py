@@ -208,6 +208,17 @@ def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe, anchor: str
     assert _counts(esd.plan(tiny_pipe, concept, [], config)) == _counts(cost)
 
 
+@pytest.mark.parametrize("policy", ["frozen", "stale", "fresh"])
+def test_upstream_trains_at_other_levels(tiny_pipe, policy: str) -> None:
+    other = copy.deepcopy(tiny_pipe)
+    run_esd(tiny_pipe, trajectory=policy)
+    run = run_esd(other, trajectory=policy, compat="upstream")
+    assert weights(tiny_pipe) != weights(other)
+    if policy == "frozen":
+        plan = esd.plan(None, CAT, [], esd.Config(**SMALL, compat="upstream"))
+        assert _counts(plan) == _counts(run.summary()) == (2 * (2 * 3 + 2 * 4) + 6, 6)
+
+
 @pytest.mark.parametrize(("policy", "most"), [("stale", 15), ("fresh", 53)])
 def test_the_other_policies_cost_what_the_design_allows(policy: str, most: int) -> None:
     plan = esd.plan(None, CAT, [], esd.Config(steps=200, trajectory=policy))
@@ -259,6 +270,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tiny_pipe) -
         ("lr", math.inf, "lr is inf"),
         ("negative_guidance", -1.0, "negative_guidance is -1.0"),
         ("batch_size", 0, "batch_size is 0"),
+        ("compat", "theirs", "choose one of none, upstream"),
     ],
 )
 def test_meaningless_settings_are_refused(name: str, value: object, message: str) -> None:

@@ -227,6 +227,18 @@ def test_what_the_retain_loss_costs_is_planned_and_a_resumed_run_draws_the_same(
     assert result(run_unguide(tiny_pipe, run=Run(quiet=True, folder=tmp_path), **settings)) == whole
 
 
+@pytest.mark.parametrize("policy", ["frozen", "stale"])
+def test_compat_trains_at_other_levels(tiny_pipe, policy: str) -> None:
+    other, run = copy.deepcopy(tiny_pipe), Run(quiet=True)
+    anchored = Concept(target="a cat", anchor="a dog", kind="object")
+    right = run_unguide(tiny_pipe, anchored, trajectory=policy)
+    upstream = run_unguide(other, anchored, trajectory=policy, compat="upstream", run=run)
+    assert result(right)[0] != result(upstream)[0]
+    if policy == "frozen":
+        config = unguide.Config(**QUICK, trajectory=policy, compat="upstream")
+        assert unguide.plan(None, anchored, BENIGN, config)["unet_forwards"] == run.summary()["unet_forwards"]
+
+
 def test_upstream_has_the_authors_weights_and_the_empty_prompt_s_threshold(tiny_pipe) -> None:
     guided = run_unguide(tiny_pipe, Concept(target="x" * 60), mode="upstream", steps=10, lr=0.1)
     settings = guided.guider.config
