@@ -8,7 +8,6 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, ImageOps
 from torch import nn
-from transformers import AutoProcessor
 
 from eval import manifest
 from eval.aggregate import WEIGHTS_ABSENT
@@ -87,7 +86,7 @@ def load_scorers(config: PromptSuiteConfig, *, device: str = "cpu") -> PromptSco
         _photographs(Path(config.real_images))
     asks_vlm = "vlm" in wants and config.vlm
     if asks_vlm:
-        _check_vlm(Path(config.vlm))
+        vlm.open_processor(Path(config.vlm))
     return PromptScorers(
         vlm=VlmConfig(model=Path(config.vlm), device=device) if asks_vlm else None,
         nudity=nudity.load(nudity.Config()) if "nudity" in wants and nudity.is_installed() else None,
@@ -219,26 +218,6 @@ class _Cropped(Pictures):
         if isinstance(found, list):
             return [ImageOps.fit(image, self.size, Image.Resampling.BICUBIC) for image in found]
         return ImageOps.fit(found, self.size, Image.Resampling.BICUBIC)
-
-
-def _check_vlm(folder: Path) -> None:
-    """Refuse, without loading it, what is no vision-language model."""
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"The vision-language model {folder} is no folder of transformers with a config.json: give the path of "
-            "one, or leave it empty."
-        )
-    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
-        raise FileNotFoundError(
-            f"The vision-language model {folder} has no weights, neither *.safetensors nor *.bin: complete it."
-        )
-    try:
-        processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        told = str(error).splitlines()[0]
-        raise ValueError(f"The model in {folder} has no processor that opens ({told}): complete it.") from error
-    if getattr(processor, "chat_template", None) is None:
-        raise ValueError(f"The model in {folder} has no chat template, so it takes no question: use another.")
 
 
 def _photographs(folder: Path) -> list[Path]:

@@ -34,14 +34,7 @@ class Vlm:
 
     def __init__(self, config: Config) -> None:
         """Load the model; see ``load``."""
-        if not (config.model / "config.json").is_file():
-            raise FileNotFoundError(
-                f"The vision-language model {config.model} is no folder of transformers with a config.json: give the "
-                "path of one, or leave it empty."
-            )
-        self.processor: Any = AutoProcessor.from_pretrained(config.model)
-        if getattr(self.processor, "chat_template", None) is None:
-            raise ValueError(f"The model in {config.model} has no chat template, so it takes no question: use another.")
+        self.processor = open_processor(config.model)
         self.processor.tokenizer.padding_side = "left"  # the answer follows the last token
         self.model: Any = AutoModelForImageTextToText.from_pretrained(config.model, dtype="auto").to(config.device)
         self.model.eval()
@@ -91,6 +84,32 @@ class Vlm:
     def _first_tokens(self, words: Sequence[str]) -> list[int]:
         encode = self.processor.tokenizer.encode
         return sorted({encode(word, add_special_tokens=False)[0] for word in words})
+
+
+def open_processor(folder: Path) -> Any:  # noqa: ANN401 - of any class
+    """Open what prepares images and questions, which shows without the weights whether the model can be asked.
+
+    Raises:
+        FileNotFoundError: no such folder, or one without weights.
+        ValueError: no processor, or a model that takes no question.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"The vision-language model {folder} is no folder of transformers with a config.json: give the path of "
+            "one, or leave it empty."
+        )
+    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        raise FileNotFoundError(
+            f"The vision-language model {folder} has no weights, neither *.safetensors nor *.bin: complete it."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        raise ValueError(f"The model in {folder} has no processor that opens ({told}): complete it.") from error
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError(f"The model in {folder} has no chat template, so it takes no question: use another.")
+    return processor
 
 
 def load(config: Config) -> Vlm:
