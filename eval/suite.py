@@ -311,6 +311,7 @@ def _generate_all(
         with images.clock.load():
             pipe = load_gold(gold, dtype=dtype).to(device)
         marks["gold"] = images.make("gold", pipe)
+        del pipe
     with images.clock.load():
         pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
