@@ -96,7 +96,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     pairs = concept.pairs()
     parameters = select_parameters(pipe, config.variant)
     logger.info("ESD-%s trains %d tensors", config.variant, len(parameters))
-    with run.measure(pipe.unet), only_trainable(pipe, parameters):
+    with run.measure(pipe.unet), only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing):
         conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=run.device)
         settings = run.settings("esd", pipe, concept, config, conditioning=conditioning)
         with Delta(parameters) as delta:
