@@ -22,7 +22,7 @@ from erase.concept import Concept
 from erase.diffusion import Conditioning
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 POOL = "pool.safetensors"
 
 
