@@ -33,6 +33,7 @@ def erase_concept(
     seed: int = 0,
     device: str = "auto",
     dtype: str = "float32",
+    gradient_checkpointing: bool = False,
     out: str | Path | None = None,
     save: str = "pipeline",
     quiet: bool = False,
@@ -53,6 +54,7 @@ def erase_concept(
         seed: All randomness derives from it.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
+        gradient_checkpointing: Compute blocks again in a backward: less memory, about one more forward per backward.
         out: Where to save the result; without it nothing is written.
         save: ``pipeline`` or ``delta``.
         quiet: No progress bars.
@@ -82,6 +84,7 @@ def erase_concept(
         "seed": seed,
         "device": device,
         "dtype": dtype,
+        "gradient_checkpointing": gradient_checkpointing,
         "save": save,
         "out": None if out is None else str(out),
     }

@@ -86,7 +86,7 @@ def run(
         typer.Argument(
             metavar="[CONFIG.yaml]... [KEY=VALUE]...",
             help="YAML files, or shipped ones such as esd/canvas-style, run one after another; and settings that "
-            "change them, such as params.steps=200.",
+            "change them, such as params.steps=200, or gradient_checkpointing=true for less memory and more time.",
             show_default=False,
         ),
     ] = None,

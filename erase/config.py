@@ -56,6 +56,8 @@ class RunConfig:
         seed: All randomness derives from it.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``: the precision of the run and of what is saved.
+        gradient_checkpointing: Whether blocks of the model are computed again in a backward, instead of all that they
+            computed being kept: less memory, about one more forward per backward, and the same result.
         save: ``pipeline`` (a standalone diffusers folder) or ``delta`` (only the changed tensors).
         out: The folder of the artefact.
     """
@@ -68,6 +70,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    gradient_checkpointing: bool = False
     save: str = "pipeline"
     out: str | None = None
 

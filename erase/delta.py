@@ -4,12 +4,15 @@ Reference: the authors of ESD, DoCo and UnGuide keep a second, frozen UNet for t
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import torch
 from diffusers import DiffusionPipeline
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class Delta:
@@ -88,10 +91,14 @@ class Delta:
 
 
 @contextmanager
-def only_trainable(pipe: DiffusionPipeline, parameters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
+def only_trainable(
+    pipe: DiffusionPipeline, parameters: dict[str, torch.nn.Parameter], *, gradient_checkpointing: bool = False
+) -> Iterator[None]:
     """Freeze every component of ``pipe`` except ``parameters`` and put all of them into ``eval()``; undone on leaving.
 
-    Gradients that the caller had on these parameters are set aside and come back too.
+    Gradients that the caller had on these parameters are set aside and come back too. With ``gradient_checkpointing``
+    a backward computes the blocks of the UNet and of the text encoder again, from what went into them; it has to run
+    in the role (``Delta``) of its forward.
     """
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     training = {module: module.training for part in modules for module in part.modules()}
@@ -103,10 +110,34 @@ def only_trainable(pipe: DiffusionPipeline, parameters: dict[str, torch.nn.Param
         for parameter in parameters.values():
             parameter.grad = None
             parameter.requires_grad_(True)
-        yield
+        with _blocks_recomputed(pipe) if gradient_checkpointing else nullcontext():
+            yield
     finally:
         for module, flag in training.items():
             module.training = flag
         for parameter, flag in required.items():
             parameter.requires_grad_(flag)
             parameter.grad = gradients[parameter]
+
+
+@contextmanager
+def _blocks_recomputed(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Switch gradient checkpointing on where the caller has not, and off again."""
+    unets = [] if pipe.unet.is_gradient_checkpointing else [pipe.unet]
+    layers = [each for each in pipe.text_encoder.modules() if isinstance(each, GradientCheckpointingLayer)]
+    ours = [layer for layer in layers if not layer.gradient_checkpointing]
+    try:
+        for unet in unets:
+            unet.enable_gradient_checkpointing()
+        # not by the encoder's own switch, which leaves a hook on the embeddings behind
+        for layer in ours:
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        for layer in layers:  # without its parts: in train() they would drop out attention
+            layer.training = True
+        yield
+    finally:
+        for unet in unets:
+            unet.disable_gradient_checkpointing()
+        for layer in ours:
+            layer.gradient_checkpointing = False

@@ -139,7 +139,14 @@ def artifact_bytes(config: RunConfig) -> int:
 
 def _run_of(config: RunConfig, work: Path | None, quiet: bool) -> Run:
     dtype = base_model.pick_dtype(config.dtype)
-    return Run(seed=config.seed, device=config.device, dtype=dtype, folder=work, quiet=quiet)
+    return Run(
+        seed=config.seed,
+        device=config.device,
+        dtype=dtype,
+        gradient_checkpointing=config.gradient_checkpointing,
+        folder=work,
+        quiet=quiet,
+    )
 
 
 def _erase(config: RunConfig, retain: list[str], *, pipe: DiffusionPipeline | None, run: Run) -> DiffusionPipeline:
@@ -149,8 +156,12 @@ def _erase(config: RunConfig, retain: list[str], *, pipe: DiffusionPipeline | No
 
 
 def _recorded(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide the result; where it is saved is not one of them, and may be private."""
-    return {name: value for name, value in config.to_dict().items() if name != "out"}
+    """The settings that decide the result.
+
+    Where it is saved is not one of them, and may be private. Nor is gradient checkpointing, with which a run may go on
+    that began without, or the other way round.
+    """
+    return {name: value for name, value in config.to_dict().items() if name not in ("out", "gradient_checkpointing")}
 
 
 @contextmanager

@@ -35,10 +35,11 @@ class Plan(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """The estimated time: what the UNet takes, for one sample at a time."""
+        """The estimated time: what the UNet takes, for one sample at a time; a recomputing backward takes one more."""
         if self.seconds_per_forward is None:
             return None
-        return self.seconds_per_forward * (self.unet_forwards + _BACKWARD * self.unet_backwards)
+        per_backward = _BACKWARD + self.config.gradient_checkpointing
+        return self.seconds_per_forward * (self.unet_forwards + per_backward * self.unet_backwards)
 
 
 def make_plan(config: RunConfig) -> Plan:

@@ -22,7 +22,7 @@ from erase.concept import Concept
 from erase.diffusion import Conditioning
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 POOL = "pool.safetensors"
 
 
@@ -42,6 +42,8 @@ class Run:
         seed: All randomness derives from it through ``generator``; no global generator is used.
         device: Where the pipeline is; a run moves nothing that the caller gave it.
         dtype: The pipeline's precision; trained tensors are fp32 while they are trained.
+        gradient_checkpointing: Whether blocks are computed again in a backward, see ``erase.delta.only_trainable``;
+            that is not counted, as it calls the blocks and not the UNet.
         folder: Where ``log.jsonl``, ``checkpoint.safetensors`` and ``pool.safetensors`` live; ``None`` writes none.
         quiet: No progress bars.
         checkpoint_seconds: The least time between two checkpoints.
@@ -53,6 +55,7 @@ class Run:
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        gradient_checkpointing: bool = False,
         folder: Path | None = None,
         quiet: bool = False,
         checkpoint_seconds: float = 60.0,
@@ -61,6 +64,7 @@ class Run:
         self.seed = seed
         self.device = torch.device(device)
         self.dtype = dtype
+        self.gradient_checkpointing = gradient_checkpointing
         self.folder = folder
         self.quiet = quiet
         self.checkpoint_seconds = checkpoint_seconds
@@ -119,7 +123,12 @@ class Run:
         """
         costs = {name: asdict(cost) for name, cost in self._costs.items()}
         totals = {key: sum(cost[key] for cost in costs.values()) for key in asdict(Cost())}
-        return {**totals, "peak_memory_bytes": self._peak_memory(), "by_stage": costs}
+        return {
+            **totals,
+            "peak_memory_bytes": self._peak_memory(),
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "by_stage": costs,
+        }
 
     def progress(self, description: str, *, total: int, initial: int = 0) -> tqdm:
         """Return a progress bar with remaining time, shown on the main process only."""

@@ -4,6 +4,8 @@ A trajectory starts at noise and follows classifier-free guidance with the targe
 
 - ``frozen``: the base walks, once, before training. Its guidance already computes the predictions for the empty and the
   target prompt at every state, so they cost nothing extra. This is exact for methods whose x_t comes from the base.
+  An anchor's prediction does cost a forward, so ``anchored`` may keep only so many states of a trajectory, drawn at
+  random, and the pool then holds as many trajectories as cost what it would without an anchor.
 - ``stale``: the student walks, every ``refresh`` updates, and each trajectory yields several states. The frozen
   predictions are computed with the delta off.
 - ``fresh``: the same for every single update, as in the ESD paper.
@@ -46,6 +48,7 @@ class Sampling:
     pool_size: int  # states to cache under the policy frozen
     refresh: int  # updates between two walks under the policy stale
     compat: str = "none"  # upstream: levels and labels as in the authors' code
+    anchored: int | None = None  # states to keep of a trajectory under frozen where there is an anchor; None is all
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -81,9 +84,19 @@ class Sampling:
         """Return how many steps a trajectory takes to one of its states 0 ... num_inference_steps - 1."""
         return min(state + 1, self.num_inference_steps - 1) if self.is_upstream else state
 
-    def pool_trajectories(self, pairs: int) -> int:
+    def kept_states(self, *, has_anchor: bool) -> int:
+        """States of a trajectory that the pool holds."""
+        if self.anchored is None or not has_anchor or self.is_upstream:
+            return self.num_inference_steps
+        return self.anchored
+
+    def pool_trajectories(self, pairs: int, *, has_anchor: bool) -> int:
         """Trajectories that fill the pool: no more than training can use, and one at least for every prompt."""
-        return max(pairs, math.ceil(min(self.pool_size, self.draws) / self.num_inference_steps))
+        steps, kept = self.num_inference_steps, self.kept_states(has_anchor=has_anchor)
+        trajectories = math.ceil(min(self.pool_size, self.draws) / steps)
+        if kept < steps:
+            trajectories = trajectories * 2 * steps // (2 * steps + kept)
+        return max(pairs, trajectories)
 
     def walks(self, walk: int, pairs: int) -> list[tuple[int, list[int]]]:
         """Return pair and draws of every trajectory of one walk under ``stale`` and ``fresh``."""
@@ -101,8 +114,9 @@ class Sampling:
         self.check_visits(pairs)
         roles, steps = 2 + has_anchor, self.num_inference_steps
         if self.policy == "frozen":
+            anchors = self.kept_states(has_anchor=has_anchor) * has_anchor
             besides = 2 * (steps - 1) if self.is_upstream else 0  # the guidance, where it is not at the label
-            return self.pool_trajectories(pairs) * (steps * roles + besides)
+            return self.pool_trajectories(pairs, has_anchor=has_anchor) * (2 * steps + anchors + besides)
         forwards, walk = 0.0, 0
         while walks := self.walks(walk, pairs):
             for _, draws in walks:
@@ -151,6 +165,8 @@ class Trajectories:
         self.sampler = ddim_sampler(pipe, sampling.num_inference_steps)
         self.walked = self.sampler.timesteps[1 if sampling.is_upstream else 0 :]
         self.has_anchor = any(pair.anchor for pair in pairs)
+        self._kept = sampling.kept_states(has_anchor=self.has_anchor)  # of each trajectory
+        self._pool_trajectories = sampling.pool_trajectories(len(pairs), has_anchor=self.has_anchor)
         self._walk = -1  # the walk that the states below belong to, under stale and fresh
         self._states: dict[str, torch.Tensor] = {}
 
@@ -168,19 +184,18 @@ class Trajectories:
         """Fill the pool of the policy ``frozen``; yields how many states it has after each group of trajectories."""
         if self.sampling.policy != "frozen":
             return
-        steps, total = self.sampling.num_inference_steps, self.sampling.pool_trajectories(len(self.pairs))
-        done = len(self._states["timesteps"]) // steps if self._states else 0
-        with self.run.stage("pool"), self.run.progress("states", total=total * steps, initial=done * steps) as bar:
+        kept, total = self._kept, self._pool_trajectories
+        done = len(self._states["timesteps"]) // kept if self._states else 0
+        with self.run.stage("pool"), self.run.progress("states", total=total * kept, initial=done * kept) as bar:
             for first in range(done, total, WALK_BATCH):
                 group = range(first, min(first + WALK_BATCH, total))
-                pairs = [self.pairs[i % len(self.pairs)] for i in group]
                 with self.delta.base():
-                    states = self._walk_base(pairs, self._noise("pool", group), self._labels("pool", group))
+                    states = self._walk_base(group, self._noise("pool", group), self._labels("pool", group))
                 self._states = {
                     name: torch.cat([self._states[name], tensor]) if self._states else tensor
                     for name, tensor in states.items()
                 }
-                bar.update(len(group) * steps)
+                bar.update(len(group) * kept)
                 yield len(self._states["timesteps"])
 
     def batch(self, update: int) -> States:
@@ -207,22 +222,25 @@ class Trajectories:
         return States([self.pairs[draw % len(self.pairs)].target for draw in draws], **picked)
 
     def _pool_row(self, draw: int) -> int:
-        count, steps = len(self.pairs), self.sampling.num_inference_steps
+        count, kept = len(self.pairs), self._kept
         visit, pair = divmod(draw, count)
-        size = len(range(pair, self.sampling.pool_trajectories(count), count)) * steps  # states of this pair
+        size = len(range(pair, self._pool_trajectories, count)) * kept  # states of this pair
         round_, place = divmod(visit, size)
         state = self._permutation(f"order.{pair}", round_, size)[place]
-        return (pair + count * (state // steps)) * steps + state % steps
+        return (pair + count * (state // kept)) * kept + state % kept
 
     @torch.no_grad()
-    def _walk_base(
-        self, pairs: list[PromptPair], latents: torch.Tensor, labels: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Denoise with the base and keep every state and prediction; rows are ordered trajectory by trajectory."""
+    def _walk_base(self, group: Sequence[int], latents: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Denoise with the base; returns the kept states and predictions, ordered trajectory by trajectory."""
+        pairs = [self.pairs[i % len(self.pairs)] for i in group]
+        kept = [sorted(self._permutation("kept", i, len(self.sampler.timesteps))[: self._kept]) for i in group]
         visited, predictions = [latents], []
         with_anchor = self.has_anchor and not self.sampling.is_upstream
-        for timestep in self.walked:
-            predictions.append(self._predict(visited[-1], timestep, pairs, with_anchor=with_anchor))
+        for step, timestep in enumerate(self.walked):
+            asked = [
+                pair if step in states else pair._replace(anchor="") for pair, states in zip(pairs, kept, strict=True)
+            ]
+            predictions.append(self._predict(visited[-1], timestep, asked, with_anchor=with_anchor))
             visited.append(self._step(predictions[-1], timestep, visited[-1]))
         states = [visited[self.sampling.steps_to(state)] for state in range(self.sampling.num_inference_steps)]
         if self.sampling.is_upstream:
@@ -230,9 +248,10 @@ class Trajectories:
                 self._predict(x_t, timesteps, pairs, with_anchor=self.has_anchor)
                 for x_t, timesteps in zip(states, labels.unbind(1), strict=True)
             ]
-        stacked = torch.stack(predictions, dim=2).flatten(1, 2)  # (roles, trajectories * steps, C, h, w)
-        timesteps = labels.flatten().to(self.run.device)
-        return self._named(torch.stack(states, dim=1).flatten(0, 1), timesteps, stacked)
+        rows, columns = torch.arange(len(kept))[:, None], torch.tensor(kept)
+        stacked = torch.stack(predictions, dim=2)[:, rows, columns].flatten(1, 2)  # (roles, kept states, C, h, w)
+        timesteps = labels[rows, columns].flatten().to(self.run.device)
+        return self._named(torch.stack(states, dim=1)[rows, columns].flatten(0, 1), timesteps, stacked)
 
     @torch.no_grad()
     def _refresh(self, walk: int) -> None:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import psutil
 import pytest
+import torch
 import yaml
 
 import erase
@@ -20,6 +22,7 @@ from erase.artifact import read_card
 from erase.cli import main
 from erase.config import read_config
 from erase.experiment import run_experiment
+from erase.plan import make_plan
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -352,6 +355,35 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(call, tmp_path, 
     assert "resumed" in [record["event"] for record in log]
 
 
+def test_a_run_goes_on_with_gradient_checkpointing_and_its_result_loads_as_any_other(call, tmp_path, tiny_folder):
+    command = ["run", "--target", "Cats", "--base-model", str(tiny_folder), *QUICK]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))  # the checkpoint fits, the UNet does not
+    try:
+        assert call(*command, "--out", "o")[0] == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert call(*command, "--out", "o", "gradient_checkpointing=true")[:2] == (0, "Saved: o\n")
+    assert call(*command, "--out", "p")[0] == 0
+    cards = {name: read_card(tmp_path / name) for name in "op"}
+    assert cards["o"]["config"] == cards["p"]["config"]
+    assert [cards[name]["cost"]["gradient_checkpointing"] for name in "op"] == [True, False]
+    assert [cards[name]["cost"]["unet_backwards"] for name in "op"] == [4, 4]
+    pipes = [erase.load_erased(tmp_path / name) for name in "op"]
+    assert not pipes[0].unet.is_gradient_checkpointing
+    for ours, theirs in zip(pipes[0].unet.parameters(), pipes[1].unet.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    again = call(*command, "--out", "o", "--dry-run")
+    assert "o already holds the result of these settings" in again[1]
+
+
+def test_gradient_checkpointing_makes_a_backward_longer_in_the_plan(tiny_folder):
+    config = read_config(settings={"concept": {"target": ["Cats"]}, "base_model": str(tiny_folder)})
+    plan = make_plan(config)
+    longer = plan._replace(config=replace(config, gradient_checkpointing=True))
+    assert longer.seconds - plan.seconds == pytest.approx(plan.seconds_per_forward * plan.unet_backwards)
+
+
 def test_a_checkpoint_that_does_not_fit_is_one_sentence_too(call, tmp_path, tiny_folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -387,6 +419,8 @@ def test_python_does_what_the_command_line_does(call, tmp_path, tiny_folder):
     settings = {"steps": 4, "lr": 1e-3, "pool_size": 10, "num_inference_steps": 10}
     call("run", "--target", "Cats", "--base-model", tiny_folder, "--out", "o", *QUICK)
     pipe = erase.erase_concept(str(tiny_folder), "Cats", out="p", quiet=True, **settings)
+    erase.erase_concept(str(tiny_folder), "Cats", out="c", gradient_checkpointing=True, quiet=True, **settings)
+    assert read_card(tmp_path / "c")["cost"]["gradient_checkpointing"]
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "o" / weights).read_bytes() == (tmp_path / "p" / weights).read_bytes()
     again = erase.erase_concept(erase.load_erased("p"), "Dogs", out="q", quiet=True, **settings)

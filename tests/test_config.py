@@ -53,6 +53,15 @@ def test_later_sources_win(tmp_path):
     assert (config.concept.target, config.concept.anchor, config.concept.kind) == (["Cats"], "Dogs", "object")
 
 
+def test_gradient_checkpointing_is_off_unless_a_file_or_an_override_switches_it_on(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("concept: {target: Cats}\ngradient_checkpointing: true\n")
+    assert read_config(settings=CATS).gradient_checkpointing is False
+    assert read_config(settings=CATS, overrides=["gradient_checkpointing=true"]).gradient_checkpointing is True
+    assert read_config(str(file)).gradient_checkpointing is True
+    assert read_config(str(file), overrides=["gradient_checkpointing=false"]).gradient_checkpointing is False
+
+
 def test_overrides_take_lists_empty_values_and_equal_signs():
     overrides = ["concept.target=[Cats, Van Gogh]", "concept.anchor=", "out=a=b", "params.steps=5"]
     config = read_config(overrides=overrides)
@@ -89,6 +98,7 @@ def test_the_digest_does_not_depend_on_the_output():
         ("seed=x", "seed: Value 'x'"),
         ("seed=-1", "The seed is -1"),
         ("save=pickle", "The save 'pickle' is unknown: choose one of pipeline, delta"),
+        ("gradient_checkpointing=often", "gradient_checkpointing: Value 'often' is not a valid bool"),
         ("dtype=fp16", "The dtype 'fp16' is unknown: choose one of float32, float16, bfloat16"),
         ("method=edd", "The method 'edd' is unknown"),
         ("concept.kind=stile", "The kind 'stile' is unknown"),

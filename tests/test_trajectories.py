@@ -78,6 +78,42 @@ def test_the_pools_predictions_are_the_bases_at_exactly_these_states(tiny_pipe, 
     assert trajectories.run.summary()["unet_forwards"] == 3 * 4 * (3 if anchor else 2)
 
 
+def test_with_an_anchor_a_pool_may_keep_some_states_of_each_trajectory_and_costs_the_same(tiny_pipe) -> None:
+    concept = Concept(target=("a cat", "a cow"), anchor="a dog")
+    whole = build(tiny_pipe, concept, updates=36, batch_size=2, pool_size=24)
+    thinned = build(tiny_pipe, concept, updates=36, batch_size=2, pool_size=24, anchored=2)
+    for trajectories in (whole, thinned):
+        fill(trajectories)
+    # six trajectories of 8 forwards without an anchor; of 10 with two anchored states there are four
+    assert (
+        thinned.run.summary()["unet_forwards"]
+        == 4 * (2 * 4 + 2)
+        == thinned.sampling.expected_forwards(2, has_anchor=True)
+    )
+    kept = [sorted(torch.randperm(4, generator=thinned.run.generator("kept", i)).tolist()[:2]) for i in range(4)]
+    assert len({tuple(states) for states in kept}) > 1
+    rows = [4 * i + state for i, states in enumerate(kept) for state in states]
+    for name, tensor in thinned.tensors().items():
+        torch.testing.assert_close(tensor, whole.tensors()[name][rows], rtol=1e-4, atol=1e-5)
+    visits = [thinned._pool_row(draw) for draw in range(72)]
+    assert all(row // 2 % 2 == draw % 2 for draw, row in enumerate(visits))  # the trajectories of a prompt alone
+    assert {visits.count(row) for row in range(8)} == {9}
+    unanchored = build(tiny_pipe, pool_size=24, anchored=2)
+    assert unanchored.sampling.kept_states(has_anchor=False) == 4
+
+
+def test_a_resumed_run_goes_on_between_the_trajectories_of_which_some_states_are_kept(tiny_pipe, monkeypatch) -> None:
+    monkeypatch.setattr("erase.trajectories.WALK_BATCH", 1)
+    concept = Concept(target="a cat", anchor="a dog")
+    whole, killed, resumed = (build(tiny_pipe, concept, updates=24, pool_size=24, anchored=3) for _ in range(3))
+    fill(whole)
+    assert next(iter(killed.fill())) == 3
+    resumed.restore(killed.tensors())
+    fill(resumed)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(resumed.tensors()[name], tensor)
+
+
 def test_trajectories_walked_together_equal_single_ones(tiny_pipe, monkeypatch) -> None:
     pools = []
     for together in (4, 1):
@@ -271,8 +307,8 @@ def test_more_draws_in_a_walk_than_steps_take_a_second_trajectory() -> None:
 
 
 def test_the_pool_is_never_larger_than_training_and_holds_every_prompt() -> None:
-    assert replace(SAMPLING, pool_size=200).pool_trajectories(1) == 3
-    assert replace(SAMPLING, pool_size=1).pool_trajectories(5) == 5
+    assert replace(SAMPLING, pool_size=200).pool_trajectories(1, has_anchor=False) == 3
+    assert replace(SAMPLING, pool_size=1).pool_trajectories(5, has_anchor=True) == 5
     with pytest.raises(ValueError, match="12 updates of batch size 1 cannot visit all 13 forget prompts"):
         SAMPLING.expected_forwards(13, has_anchor=False)
 

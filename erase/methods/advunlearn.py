@@ -165,7 +165,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     else:
         parameters = select_text_encoder_parameters(pipe, config.layers)
     logger.info("AdvUnlearn trains %d tensors, %d retain prompts", len(parameters), len(schedule.retain))
-    with run.measure(pipe.unet), only_trainable(pipe, parameters):
+    with run.measure(pipe.unet), only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing):
         texts = ["", *(text for pair in schedule.pairs() for text in pair)]
         conditioning = encode_prompts(pipe, texts, device=run.device)
         settings = run.settings("advunlearn", pipe, concept, config, conditioning=conditioning)

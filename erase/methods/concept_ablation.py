@@ -104,7 +104,11 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     parameters, drawing = select_parameters(pipe, config.variant), config.drawing(concept.target)
     logger.info("Concept Ablation trains %d tensors", len(parameters))
     quirks = start_token_detached(pipe.unet) if config.compat == "upstream" else nullcontext()
-    with run.measure(pipe.unet), only_trainable(pipe, parameters), quirks:
+    with (
+        run.measure(pipe.unet),
+        only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing),
+        quirks,
+    ):
         prompts = ["", drawing.negative_prompt, *(text for pair in pairs for text in pair), *retain]
         conditioning = encode_prompts(pipe, prompts, device=run.device)
         settings = run.settings("concept_ablation", pipe, concept, config, conditioning=conditioning)

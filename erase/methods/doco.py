@@ -199,7 +199,11 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     discriminator = Discriminator(latent_shape(pipe), run.generator("discriminator", 0)).to(run.device)
     logger.info("DoCo trains %d tensors", len(parameters))
     quirks = start_token_detached(pipe.unet) if config.compat == "upstream" else nullcontext()
-    with run.measure(pipe.unet), only_trainable(pipe, parameters), quirks:
+    with (
+        run.measure(pipe.unet),
+        only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing),
+        quirks,
+    ):
         prompts = ["", *(text for pair in pairs for text in pair), *retain]
         conditioning = encode_prompts(pipe, prompts, device=run.device)
         settings = run.settings("doco", pipe, concept, config, conditioning=conditioning) | {"retain": retain}

@@ -37,7 +37,8 @@ class Config:
         variant: ``x`` trains all of the cross-attention (styles, names), ``strict`` its keys and values, ``u`` all
             other layers (nudity, global concepts).
         trajectory: Where x_t comes from: ``frozen``, ``stale`` or ``fresh``, see ``erase.trajectories``.
-        pool_size: States to cache under ``frozen``; two forwards each, nearly four with ``compat="upstream"``.
+        pool_size: States to cache under ``frozen``; two forwards each, nearly four with ``compat="upstream"``. With an
+            anchor a state takes more, so about half as many are cached, and the pool costs the same.
         refresh: Updates between two walks of the student under ``stale``.
         compat: ``none`` or ``upstream``, see ``erase.trajectories``.
     """
@@ -77,6 +78,7 @@ class Config:
             pool_size=self.pool_size,
             refresh=self.refresh,
             compat=self.compat,
+            anchored=max(1, 2 * self.num_inference_steps // 3),  # three trajectories for the price of four
         )
 
 
@@ -96,7 +98,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     pairs = concept.pairs()
     parameters = select_parameters(pipe, config.variant)
     logger.info("ESD-%s trains %d tensors", config.variant, len(parameters))
-    with run.measure(pipe.unet), only_trainable(pipe, parameters):
+    with run.measure(pipe.unet), only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing):
         conditioning = encode_prompts(pipe, ["", *(text for pair in pairs for text in pair)], device=run.device)
         settings = run.settings("esd", pipe, concept, config, conditioning=conditioning)
         with Delta(parameters) as delta:

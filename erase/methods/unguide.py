@@ -146,7 +146,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     plan(pipe, concept, retain, config)
     run.check(pipe)
     pairs = concept.pairs()
-    with run.measure(pipe.unet), only_trainable(pipe, {}):
+    with run.measure(pipe.unet), only_trainable(pipe, {}, gradient_checkpointing=run.gradient_checkpointing):
         kept = retain if config.retain_weight else []
         prompts = ["", *(text for pair in pairs for text in pair), *kept]
         conditioning = encode_prompts(pipe, prompts, device=run.device)

@@ -1,35 +1,34 @@
-"""One update of one method on random weights of the size of Stable Diffusion 1.5, in fp32; prints its cost as JSON.
+"""One update with a shipped config on random weights of the size of Stable Diffusion 1.5, in fp32; prints its cost.
 
-Usage: python full_size_run.py METHOD; ``test_full_size.py`` starts it, because a peak of memory belongs to a process.
+Usage: python full_size_run.py METHOD/CONFIG; ``test_full_size.py`` starts it, because a peak of memory belongs to a
+process.
 """
 
-import importlib
 import json
 import resource
 import sys
+from dataclasses import replace
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from erase.concept import Concept
+from erase.config import load_method, method_config, read_config
 from erase.run import Run
 
 
 GUARD = 22 * 2**30  # bytes: a method that needs more fails by itself instead of taking the machine down
-# one denoising step and the smallest batch that a method knows: what is held at once is what counts, not for how long
+# what takes turns is shortened, never a batch: what is held at once is what counts, not for how long
 ONCE = {"steps": 1, "num_inference_steps": 1}
-SETTINGS = {
+FEWER = {
     "esd": ONCE,
     "uce": {},
-    "concept_ablation": {**ONCE, "batch_size": 1, "images": 1},
-    "doco": {**ONCE, "warmup_steps": 0, "batch_size": 2, "images": 1},
-    "advunlearn": {**ONCE, "warmup_steps": 0, "attack_steps": 1, "retain_batch": 1, "retain_trajectories": 1},
-    # half of the two samples lie above the threshold that the same two give
+    "concept_ablation": {**ONCE, "images": 1},
+    "doco": {**ONCE, "warmup_steps": 0, "images": 1},
+    "advunlearn": {**ONCE, "warmup_steps": 0, "attack_steps": 1, "retain_trajectories": 5},
     "unguide": {**ONCE, "observe_steps": 1, "generation_steps": 4, "calibration_samples": 2, "quantile": 0.01},
 }
-RETAIN = {"advunlearn": ["a dog"], "unguide": ["a cat"]}
 
 
 def build() -> StableDiffusionPipeline:
@@ -68,10 +67,13 @@ def build() -> StableDiffusionPipeline:
 def main(name: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (GUARD, GUARD))
     torch.manual_seed(0)
-    pipe, run = build(), Run(quiet=True)
-    method = importlib.import_module(f"erase.methods.{name}")
-    concept = Concept(target="a cat", anchor="a dog" if name in ("doco", "concept_ablation") else "", kind="object")
-    method.erase(pipe, concept, RETAIN.get(name, []), method.Config(**SETTINGS[name]), run)
+    shipped = read_config(name)
+    params = method_config(replace(shipped, params=shipped.params | FEWER[shipped.method]))
+    concept = replace(shipped.to_concept(), templates=tuple(shipped.concept.templates[:1]))
+    # the threshold that finds the target among its own samples leaves half of them above it
+    retain = list(concept.prompts(concept.target[0])) if shipped.method == "unguide" else shipped.retain_prompts()
+    pipe, run = build(), Run(gradient_checkpointing=shipped.gradient_checkpointing, quiet=True)
+    load_method(shipped.method).erase(pipe, concept, retain, params, run)
     parameters = {part: sum(p.numel() for p in pipe.components[part].parameters()) for part in ("unet", "text_encoder")}
     sys.stdout.write(json.dumps({**run.summary(), "parameters": parameters}) + "\n")
 

@@ -202,10 +202,24 @@ def test_the_budget_of_200_updates_holds_with_the_pool(tiny_pipe) -> None:
 def test_counts_are_those_of_a_hand_count_and_of_the_plan(tiny_pipe, anchor: str, batch_size: int) -> None:
     concept = Concept(target=("a cat", "a fish"), anchor=anchor)
     cost = run_esd(tiny_pipe, concept, batch_size=batch_size).summary()
-    pool = 2 * 4 * (3 if anchor else 2)  # trajectories, steps, prompts
+    pool = 2 * (2 * 4 + (2 if anchor else 0))  # trajectories; two prompts in every step, the anchor in two of four
     assert _counts(cost) == (pool + 6 * batch_size, 6 * batch_size)
     config = esd.Config(**SMALL, batch_size=batch_size)
     assert _counts(esd.plan(tiny_pipe, concept, [], config)) == _counts(cost)
+
+
+@pytest.mark.parametrize("targets", [1, 2, 3])
+@pytest.mark.parametrize("anchor", ["", "a dog"])
+def test_the_defaults_keep_both_bounds_with_an_anchor_and_several_prompts_too(anchor: str, targets: int) -> None:
+    concept = Concept(target=("a cat", "a fish", "a cow")[:targets], anchor=anchor)
+    for steps, most in ((200, 3), (1000, 1.5)):
+        planned = esd.plan(None, concept, [], esd.Config(steps=steps))
+        assert planned["unet_forwards"] <= most * steps
+        assert planned["unet_forwards"] > 1.39 * steps  # the pool is not starved
+        assert planned["unet_backwards"] == steps
+        sampling = esd.Config(steps=steps).sampling()
+        kept = sampling.kept_states(has_anchor=bool(anchor))
+        assert kept * sampling.pool_trajectories(targets, has_anchor=bool(anchor)) == (99 if anchor else 200)
 
 
 @pytest.mark.parametrize("policy", ["frozen", "stale", "fresh"])

@@ -2,14 +2,19 @@
 
 import copy
 import gc
+import weakref
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.autograd.graph import saved_tensors_hooks
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from erase.concept import Concept
+from erase.delta import only_trainable
 from erase.methods import advunlearn, concept_ablation, doco, esd, unguide
 from erase.run import Run
 
@@ -56,6 +61,37 @@ def copies_of(parameters: list[torch.Tensor], *, but: set[int]) -> list[torch.Si
         for own in wanted.get(each.shape, ())
         if each.data_ptr() not in but | {own.data_ptr()} and torch.equal(each.detach(), own)
     ]
+
+
+class Kept:
+    """The most bytes that forwards keep at once for their backwards, those of weights aside."""
+
+    def __init__(self, weights: set[int]) -> None:
+        self.weights, self.now, self.peak = weights, 0, 0
+        self.owners: weakref.WeakValueDictionary[int, Holder] = weakref.WeakValueDictionary()
+
+    def pack(self, tensor: torch.Tensor) -> "Holder":
+        return Holder(tensor, self)
+
+    def unpack(self, holder: "Holder") -> torch.Tensor:
+        return holder.tensor
+
+
+class Holder:
+    """A tensor that is kept, and its bytes in the account for as long as the graph lives."""
+
+    def __init__(self, tensor: torch.Tensor, kept: Kept) -> None:
+        self.tensor = tensor
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in kept.weights | set(kept.owners):
+            kept.owners[storage.data_ptr()] = self
+            kept.now += storage.nbytes()
+            kept.peak = max(kept.peak, kept.now)
+            weakref.finalize(self, self._drop, kept, storage.nbytes())
+
+    @staticmethod
+    def _drop(kept: Kept, size: int) -> None:
+        kept.now -= size
 
 
 class Watch:
@@ -130,3 +166,100 @@ def test_a_second_unet_and_copies_of_its_weights_would_be_seen(tiny_pipe) -> Non
     assert len(copies_of(parameters, but=but)) > 20
     del state
     assert copies_of(parameters, but=but) == []
+
+
+class Training(NamedTuple):
+    """What a training did: every gradient that an optimiser was given, in turn, and what it took."""
+
+    gradients: list[torch.Tensor]
+    kept: int
+    cost: dict
+    blocks: int  # calls of a block of the UNet and, apart, of a layer of the text encoder
+    layers: int
+
+
+def train(pipe: StableDiffusionPipeline, case: str, *, gradient_checkpointing: bool) -> Training:
+    method, changes, retain = CASES[case]
+    concept = Concept(target="a cat", anchor="a lion", kind="object", templates=("{}", "two of {}"))
+    run = Run(gradient_checkpointing=gradient_checkpointing, dtype=pipe.unet.dtype, quiet=True)
+    gradients: list[torch.Tensor] = []
+    calls = {"blocks": 0, "layers": 0}
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        given = [each.grad for group in optimizer.param_groups for each in group["params"]]
+        gradients.extend(each.clone() for each in given if each is not None)
+
+    def count(name: str) -> None:
+        calls[name] += 1
+
+    hooks = [
+        register_optimizer_step_pre_hook(keep),
+        pipe.unet.mid_block.attentions[0].transformer_blocks[0].register_forward_pre_hook(lambda *_: count("blocks")),
+        next(layers_of(pipe)).self_attn.register_forward_pre_hook(lambda *_: count("layers")),
+    ]
+    kept = Kept({each.data_ptr() for each in (*pipe.unet.parameters(), *pipe.text_encoder.parameters())})
+    try:
+        with torch.enable_grad(), saved_tensors_hooks(kept.pack, kept.unpack):
+            method.erase(pipe, concept, retain, method.Config(**changes), run)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Training(gradients, kept.peak, run.summary(), calls["blocks"], calls["layers"])
+
+
+def layers_of(pipe: StableDiffusionPipeline):
+    return (each for each in pipe.text_encoder.modules() if isinstance(each, CLIPEncoderLayer))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients_and_counts(tiny_pipe, case: str) -> None:
+    for layer in layers_of(tiny_pipe):
+        layer.self_attn.dropout = 0.5  # would be drawn in train(), which transformers' own checkpointing needs
+    other = copy.deepcopy(tiny_pipe)
+    plain = train(tiny_pipe, case, gradient_checkpointing=False)
+    found = train(other, case, gradient_checkpointing=True)
+    assert len(plain.gradients) == len(found.gradients) > 0
+    for expected, gradient in zip(plain.gradients, found.gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    counted = ("unet_forwards", "unet_backwards")
+    assert [found.cost[name] for name in counted] == [plain.cost[name] for name in counted]
+    assert (plain.cost["gradient_checkpointing"], found.cost["gradient_checkpointing"]) == (False, True)
+    assert found.kept < 0.7 * plain.kept
+    assert found.blocks > plain.blocks
+    assert (found.layers > plain.layers) == case.startswith("advunlearn")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradient_checkpointing_computes_again_in_the_same_precision(tiny_pipe, dtype: torch.dtype) -> None:
+    for part in (tiny_pipe.unet, tiny_pipe.text_encoder, tiny_pipe.vae):
+        part.to(dtype)
+    other = copy.deepcopy(tiny_pipe)
+    plain = train(tiny_pipe, "advunlearn", gradient_checkpointing=False)
+    found = train(other, "advunlearn", gradient_checkpointing=True)
+    assert found.kept < plain.kept
+    for expected, gradient in zip(plain.gradients, found.gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_gradient_checkpointing_is_off_again_whatever_happens_and_the_callers_own_stays_on(tiny_pipe) -> None:
+    def flags() -> list[tuple[bool, bool]]:
+        parts = [*tiny_pipe.unet.modules(), *tiny_pipe.text_encoder.modules()]
+        return [(each.training, getattr(each, "gradient_checkpointing", False)) for each in parts]
+
+    tiny_pipe.text_encoder.train()
+    embeddings, before = tiny_pipe.text_encoder.get_input_embeddings(), flags()
+    with only_trainable(tiny_pipe, {}, gradient_checkpointing=True):
+        assert flags() != before
+        assert not any(each.training for layer in layers_of(tiny_pipe) for each in layer.children())
+    assert flags() == before
+    with pytest.raises(RuntimeError, match="stop"), only_trainable(tiny_pipe, {}, gradient_checkpointing=True):
+        raise RuntimeError("stop")
+    assert flags() == before
+    assert not embeddings._forward_hooks
+    tiny_pipe.unet.enable_gradient_checkpointing()
+    next(layers_of(tiny_pipe)).gradient_checkpointing = True
+    before = flags()
+    for is_on in (False, True):
+        with only_trainable(tiny_pipe, {}, gradient_checkpointing=is_on):
+            assert tiny_pipe.unet.is_gradient_checkpointing
+        assert flags() == before
