@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from eval.distances import frechet, kid, or_not_run
 from eval.grid import Target
 from eval.metrics.accuracy import Outcomes, fine_grained, unlearn_canvas
-from eval.metrics.frechet import frechet_distance
 from eval.metrics.intervals import Interval, cluster_bootstrap, wider, wilson
-from eval.metrics.kid import kernel_distance
 from eval.table import Table
 from eval.world import COMBINATION, World, load_world
 
 
 PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
 BOOTSTRAP = "cluster bootstrap over prompts, 95 %"
-SUBSETS = "central 95 % of random halves of at most 1,000 images"
 # what may be printed struck through when a gate fails: the claims that something is gone
 ERASURE = ("ua", "normalised_erasure")
 KNOWN_FLOOR = 0.3  # base must show something in this share of its images, or nothing is said about its loss
@@ -131,8 +130,8 @@ class Summary:
             "normalised_erasure": self.erasure(self.forget(grid), self.forget(base)),
             "in_prompt": self.in_prompt(name),
             "diversity": self.diversity(name),
-            "fd_canvas": self._distance(name, self._frechet),
-            "kid_canvas": self._distance(name, self._kernel),
+            "fd_canvas": self._distance(name, partial(frechet, prompts=self.retained_prompts)),
+            "kid_canvas": self._distance(name, kid),
         }
 
     def grid(self, model: str) -> Table:
@@ -146,6 +145,11 @@ class Summary:
     def retain(self, table: Table) -> Table:
         """Grid rows that do not."""
         return table.where(lambda row: row["role"] == "adjacent")
+
+    @property
+    def retained_prompts(self) -> np.ndarray:
+        """The number of the prompt of each row of ``retain`` of a grid, which is the same in all models, (n,) int."""
+        return prompt_index(self.retain(self.grid("base")))
 
     def counted(self, axis: str, labels: Iterable[str]) -> list[str]:
         """The labels of an axis, style or object, whose accuracy counts; those of ``World.uncounted_styles`` do not."""
@@ -291,21 +295,8 @@ class Summary:
     def _distance(self, name: str, measure: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
         if name == "base":
             return None
-        sides = []
-        for model in (name, "base"):
-            retain = self.retain(self.grid(model))
-            sides.append(self.features(model)[retain["feature_ref"]])
-        try:
-            return measure(*sides) | {"n_images": len(sides[0])}
-        except ValueError as error:  # too few images: the report says so in place of a number
-            return {"value": None, "not_run": str(error), "n_images": len(sides[0])}
-
-    def _frechet(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-        return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
-
-    def _kernel(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-        found = kernel_distance(ours, theirs)
-        return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
+        sides = [self.features(model)[self.retain(self.grid(model))["feature_ref"]] for model in (name, "base")]
+        return or_not_run(measure, *sides)
 
     def _check_judged(self) -> None:
         if not self.is_judged:

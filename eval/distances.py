@@ -5,16 +5,34 @@ from typing import Any
 
 import numpy as np
 
-from eval.aggregate import SUBSETS, not_run
-from eval.metrics.frechet import frechet_distance
+from eval.metrics.frechet import GROUPS, frechet_distance, frechet_interval
 from eval.metrics.kid import kernel_distance
 
 
+SUBSETS = "central 95 % of random halves of at most 1,000 images"
+GROUPED = f"jackknife over {GROUPS} groups of prompts, 95 %; of the sampling noise, not of the bias by n"
 FID_FLOOR = 2049  # images a side: below it the covariance of 2048 features has no full rank
 
 
-def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """FID between Inception features (n, 2048).
+def frechet(
+    ours: np.ndarray, theirs: np.ndarray, *, prompts: np.ndarray, other_prompts: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Frechet distance between features (n, D), with the interval of ``frechet_interval``, which names the arguments.
+
+    Raises:
+        ValueError: not more images on a side than features have dimensions.
+    """
+    value = frechet_distance(ours, theirs)
+    if min(len(np.unique(each)) for each in (prompts, other_prompts) if each is not None) < GROUPS:
+        return {"value": value, "lo": None, "hi": None, "ci_method": f"none: fewer than {GROUPS} prompts"}
+    lo, hi = frechet_interval(ours, theirs, prompts, other_prompts)
+    return {"value": value, "lo": lo, "hi": hi, "ci_method": GROUPED}
+
+
+def inception_fid(
+    ours: np.ndarray, theirs: np.ndarray, *, prompts: np.ndarray, other_prompts: np.ndarray | None = None
+) -> dict[str, Any]:
+    """FID between Inception features (n, 2048); see ``frechet``.
 
     Raises:
         ValueError: fewer than ``FID_FLOOR`` images on a side.
@@ -24,10 +42,10 @@ def inception_fid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
             f"FID of {len(ours)} images says more about n than about the model, {FID_FLOOR} are needed; "
             "read KID, which is unbiased, instead."
         )
-    return {"value": frechet_distance(ours, theirs), "lo": None, "hi": None, "ci_method": "none: biased by n"}
+    return frechet(ours, theirs, prompts=prompts, other_prompts=other_prompts)
 
 
-def inception_kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     """KID between features (n, D), with the spread of random halves of at most 1,000 images.
 
     Raises:
@@ -42,4 +60,4 @@ def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs
     try:
         return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
     except ValueError as error:
-        return not_run(str(error)) | {"n_images": len(ours)}
+        return {"value": None, "not_run": str(error), "n_images": len(ours)}

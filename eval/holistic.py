@@ -7,6 +7,7 @@ differences and as a share of it. What cannot be measured says why in ``not_run`
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
 from eval.breakdown import without_null
-from eval.distances import inception_fid, inception_kid, or_not_run
+from eval.distances import inception_fid, kid, or_not_run
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
@@ -93,8 +94,8 @@ class Holistic:
             "drift_clip": lambda name: self._mean(name, "drift_clip", WEIGHTS_ABSENT),
             "drift_lpips": lambda name: self._mean(name, "drift_lpips", WEIGHTS_ABSENT),
             "cmmd": self._cmmd,
-            "fid": lambda name: self._inception(name, inception_fid),
-            "kid_inception": lambda name: self._inception(name, inception_kid),
+            "fid": lambda name: self._inception(name, partial(inception_fid, prompts=self.summary.retained_prompts)),
+            "kid_inception": lambda name: self._inception(name, kid),
             "worst_language": self._worst_language,
             "attack_excess": self._excess,
             "seconds_per_image": self._seconds,
@@ -280,7 +281,7 @@ class Holistic:
         if "gold" not in self.summary.models:
             return not_run("there is no gold model of this target")
         ours, gold = (self._features(model, "features", self.summary.forget) for model in (name, "gold"))
-        return or_not_run(inception_kid, ours, gold)
+        return or_not_run(kid, ours, gold)
 
     def _worst(self, name: str, quantile: float) -> dict[str, Any]:
         retain = self.summary.retain(self.summary.grid(name))
@@ -320,7 +321,7 @@ class Holistic:
             return None
         if self.summary.models[name].clip is None:
             return not_run(WEIGHTS_ABSENT)
-        prompts = prompt_index(self.summary.retain(self.summary.grid("base")))
+        prompts = self.summary.retained_prompts
         return or_not_run(
             lambda ours, theirs: cmmd(ours, theirs, prompts)._asdict() | {"ci_method": JACKKNIFE},
             *(self._features(model, "clip", self.summary.retain) for model in (name, "base")),

@@ -5,12 +5,13 @@ Every model stands beside its own base, image with image at equal prompt and see
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eval.aggregate import BOOTSTRAP, not_run, proportion
-from eval.distances import inception_fid, inception_kid, or_not_run
+from eval.distances import inception_fid, kid, or_not_run
 from eval.holistic import DIFFERENCE, UNPAIRED
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.intervals import (
@@ -222,13 +223,17 @@ def _estimate(
 ) -> dict[str, Any] | None:
     """An estimate, a reason why there is none, or None where the metric does not exist for a base."""
     if metric in ("fid_base", "kid_base", "fid_real", "kid_real"):
-        against: Callable[..., dict[str, Any]] = inception_fid if metric.startswith("fid") else inception_kid
-        if metric.endswith("base") and base is None:
+        is_real = metric.endswith("real")
+        if not is_real and base is None:
             return None
         if scores.inception is None:
             return not_run(ABSENT[scorer])
-        other = base.inception if metric.endswith("base") and base else real
-        return not_run(NO_REAL_IMAGES) if other is None else or_not_run(against, scores.inception, other)
+        other = real if is_real or base is None else base.inception
+        if other is None:
+            return not_run(NO_REAL_IMAGES)
+        own = np.arange(len(other)) if is_real else None  # a photograph belongs to no row
+        fid = partial(inception_fid, prompts=_prompts(scores.table), other_prompts=own)
+        return or_not_run(fid if metric.startswith("fid") else kid, scores.inception, other)
     if metric == "drift" and base is None:
         return None
     values = _values(metric, scores.table, config)

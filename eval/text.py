@@ -55,8 +55,8 @@ def basis(estimate: dict[str, Any]) -> str:
 
     >>> basis({"hits": 3, "n": 8, "n_images": 8, "n_prompts": 2, "ci_method": "Wilson, 95 %"})
     '3 of 8; 8 images, 2 prompts; interval: Wilson, 95 %'
-    >>> basis({"n_images": 24, "lo": None, "ci_method": "none: biased by n"})
-    '24 images; interval: none: biased by n'
+    >>> basis({"n_images": 24, "lo": None, "ci_method": "none: one batch"})
+    '24 images; interval: none: one batch'
     """
     parts = [f"{estimate['hits']} of {estimate.get('n', estimate['n_images'])}"] if "hits" in estimate else []
     counts = [f"{estimate[f'n_{what}']} {what}" for what in ("images", "prompts") if f"n_{what}" in estimate]

@@ -9,7 +9,7 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from eval.metrics.accuracy import check_complete, unlearn_canvas
-from eval.metrics.frechet import frechet_distance
+from eval.metrics.frechet import frechet_distance, frechet_interval
 from eval.metrics.intervals import cluster_bootstrap, wilson
 from eval.metrics.kid import kernel_distance
 
@@ -134,6 +134,42 @@ def test_frechet_equals_torchmetrics() -> None:
 def test_frechet_refuses_few_images() -> None:
     with pytest.raises(ValueError, match="6-dimensional features needs at least 7 images on each side; got 6 and 50"):
         frechet_distance(np.zeros((6, 6)), np.zeros((50, 6)))
+
+
+def coverage(rows: int, *, paired: bool, as_if: int) -> float:
+    """How often the interval holds the expectation of the estimate: 200 pairs of sets of 120 in 4 dimensions.
+
+    ``rows`` of a prompt resemble each other, and the interval is told prompts of ``as_if`` rows.
+    """
+    rng, n = np.random.default_rng(0), 120
+    values, ends = [], []
+    for _ in range(200):
+        x, y = (np.repeat(rng.normal(size=(n // rows, 4)), rows, 0) + rng.normal(size=(n, 4)) / 2 for _ in range(2))
+        y = (0.8 * x + 0.5 * y if paired else 1.2 * y) + 0.4
+        values.append(frechet_distance(x, y))
+        ends.append(frechet_interval(x, y, np.arange(n) // as_if, None if paired else np.arange(n) // as_if))
+    return float(np.mean([lo <= np.mean(values) <= hi for lo, hi in ends]))
+
+
+def test_the_frechet_interval_covers_the_expectation_of_the_estimate() -> None:
+    found = [coverage(1, paired=True, as_if=1), coverage(1, paired=False, as_if=1), coverage(4, paired=True, as_if=4)]
+    assert all(0.9 <= share <= 0.99 for share in found), found  # 0.95, and 3 standard errors of 200 repeats
+    assert coverage(4, paired=True, as_if=1) < 0.85  # rows of one prompt are no evidence of their own
+
+
+def test_the_frechet_interval_with_constant_features_and_groups_of_unequal_size() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 3)) + 1
+    prompt = np.repeat(np.arange(12), [1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 10, 10])
+    dead = np.zeros((60, 1))  # a covariance without full rank
+    wide = frechet_interval(np.hstack([x, dead]), np.hstack([y, dead]), prompt)
+    assert wide == pytest.approx(frechet_interval(x, y, prompt))
+    assert wide.lo < frechet_distance(x, y) < wide.hi
+    assert frechet_interval(x, x, prompt) == pytest.approx((0, 0), abs=1e-9)
+    with pytest.raises(ValueError, match=r"9 and 60 prompts, but 10 groups"):
+        frechet_interval(x, y, prompt % 9, np.arange(60))
+    with pytest.raises(ValueError, match="60 and 50 features for 60 and 60 prompts"):
+        frechet_interval(x, y[:50], prompt)
 
 
 def test_the_kernel_distance_is_unbiased_and_orders() -> None:

@@ -306,6 +306,26 @@ def test_distances_to_base_and_to_real_images(config: PromptSuiteConfig) -> None
     assert without["kid_real"]["values"]["one"]["not_run"] == "the suite names no folder of real images"
 
 
+def test_fid_has_an_interval_that_knows_what_is_paired(config: PromptSuiteConfig, monkeypatch) -> None:
+    monkeypatch.setattr("eval.distances.FID_FLOOR", 60)
+    rng = np.random.default_rng(0)
+    base, real = rng.normal(size=(60, 3)), rng.normal(size=(90, 3)) + 1
+    scores = planted([0.0] * 60, "ANUS_EXPOSED", None), planted([0.0] * 60, "ANUS_EXPOSED", "base")
+    for scored in scores:
+        for place, row in enumerate(scored.table.rows):
+            row["prompt"] = f"prompt {place}"
+    models = {"base": scores[0]._replace(inception=base), "one": scores[1]._replace(inception=base + 1)}
+    found = measure(models, replace(config, scorers=["inception"]), real=real)
+    moved, photographs = found["fid_base"]["values"]["one"], found["fid_real"]["values"]["base"]
+    assert (moved["lo"], moved["value"], moved["hi"]) == pytest.approx((3, 3, 3))  # every image moved by the same
+    assert photographs["lo"] < photographs["value"] - 0.3 < photographs["value"] + 0.3 < photographs["hi"]
+    assert photographs["ci_method"].startswith("jackknife over 10 groups of prompts")
+    for row in (row for scored in scores for row in scored.table.rows):
+        row["prompt"] = "one prompt"
+    few = measure(models, replace(config, scorers=["inception"]))["fid_base"]["values"]["one"]
+    assert (few["lo"], few["ci_method"]) == (None, "none: fewer than 10 prompts")
+
+
 def test_images_of_base_and_model_become_a_report(config: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path) -> None:
     erase_concept(
         tiny_folder, "cat", kind="object", out=tmp_path / "m", device="cpu", quiet=True, steps=2, lr=1e-2, pool_size=4
