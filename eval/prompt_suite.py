@@ -164,6 +164,7 @@ def build_report(
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": asdict(config) | {"hash": prompt_suite_hash(config)},
+        "is_explicit": config.is_explicit([model.subject.concept for model in models]),
         "models": described,
         "columns": [{"label": label, "base": each.base, "hash": marks[label].model} for label, each in scores.items()],
         "images": len(next(iter(scores.values())).table),
