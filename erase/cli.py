@@ -161,7 +161,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for images, scores and the report.", show_default="PATH.eval, or erase-eval for several"
+            help="Folder for images, scores and the report; images of other settings or models go beside it.",
+            show_default="PATH.eval, or erase-eval for several",
         ),
     ] = None,
     cache: Annotated[
@@ -305,7 +306,7 @@ def generate(
         typer.Argument(metavar="PATH", help="What 'erase run' made, a diffusers folder, a hub id, or canvas."),
     ],
     prompts: Annotated[str, typer.Option(help="CSV, JSON or text file of prompts, or a shipped one.")],
-    out: Annotated[Path, typer.Option(help="Folder for the images and the manifest; a stopped run in it goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images; a stopped run goes on, other images go beside it.")],
     seeds: Annotated[
         str | None,
         typer.Option(help="Such as 0-4 or 0,3,7, for every prompt; by default the file's own, or 0.", metavar="SEEDS"),
@@ -352,7 +353,7 @@ def generate(
         return
     outcome = prompt_set.run(config, progress=not quiet)
     if outcome is not None:
-        print(f"{prompt_set.summarize(outcome)}\nSaved: {out}")
+        print(f"{prompt_set.summarize(outcome)}\nSaved: {outcome.out}")
 
 
 @app.command("demo")

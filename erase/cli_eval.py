@@ -75,7 +75,8 @@ def evaluate_all(
         target: What was erased from those that have no ``erasure.json``.
         kind: Of that target; a style unless given.
         base_model: What they were made from.
-        out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given.
+        out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given. Where that
+            holds images of other models or settings, everything goes beside it.
         cache: Where images of base and gold models are kept for other evaluations.
         attacks: Folders that ``erase attack`` filled, each for one of the models.
         judge_style: Checkpoint of the judge's style classifier, in the place of the suite's.
@@ -93,6 +94,7 @@ def evaluate_all(
     from eval.config import load_suite
     from eval.generate import process_state
     from eval.prompt_config import is_prompt_suite
+    from eval.searched import own_attacks
     from eval.suite import combine, evaluate
 
     if is_prompt_suite(suite):
@@ -114,13 +116,13 @@ def evaluate_all(
     named = _name(paths, base_model)
     given = _given(named, target, kind)
     several = len(named) > 1
-    where = out or _default_out(paths, named)
-    folders = {model.label: where / model.label if several else where for model in named}
     # a mistake in the last one is found before the first one costs an hour
     described = _describe(settings, named, given, is_sequence=sequence)
     tested = {model.label: each for model, (each, _) in zip(named, described, strict=True)}
-    _check_out(where, [*folders.values()], expected=_SEVERAL_MODELS if several else _ONE)
-    own_attacks = _check_models(settings, tested, folders, attacks, device=pick_device(device), dtype=pick_dtype(dtype))
+    asked = out or _default_out(paths, named)
+    where = _place(asked, named, described, settings, device=pick_device(device), dtype=pick_dtype(dtype))
+    folders = {model.label: where / model.label if several else where for model in named}
+    attacks_of = own_attacks(tested, attacks, asdict(settings), device=pick_device(device), dtype=pick_dtype(dtype))
     report = where
     for model in named:
         report = evaluate(
@@ -129,8 +131,8 @@ def evaluate_all(
             folders[model.label],
             base=model.base,
             concept=None if model.has_card else given,
-            cache=cache or where / "reference",
-            attacks=own_attacks[model.label],
+            cache=cache or asked / "reference",
+            attacks=attacks_of[model.label],
             device=pick_device(device),
             dtype=pick_dtype(dtype),
             progress=not quiet,
@@ -161,7 +163,7 @@ def plan_all(
     """What ``evaluate_all`` would do, in lines for a terminal; the arguments are the same.
 
     It draws, judges and writes nothing, but it checks the models as an evaluation does, so that a hub id is downloaded.
-    No weights are loaded, so whose the attacks are is not known.
+    Weights are loaded only where the output holds images, to tell whose they are; whose the attacks are is not known.
     """
     from eval.config import load_suite
     from eval.grid import find_target
@@ -180,8 +182,9 @@ def plan_all(
     for folder in attacks:
         read_attack(folder, suite=asdict(settings))
     named = _name(paths, base_model)
-    where = out or _default_out(paths, named)
     described = _describe(settings, named, _given(named, target, kind), is_sequence=sequence)
+    asked = out or _default_out(paths, named)
+    where = _place(asked, named, described, settings, device="cpu", dtype=pick_dtype(dtype))
     # models of one base share its images, and models of one target those of its gold model, which has the base's size
     references: dict[tuple[str, str], dict[str, Row]] = {}
     several, jobs = len(named) > 1, list[Job]()
@@ -193,7 +196,7 @@ def plan_all(
         folder = (where / model.label if several else where) / "erased"
         jobs.append(Job(model.label, str(model.folder), rows, folder))
     shared = [Job(label, base, list(rows.values()), where / "none") for (label, base), rows in references.items()]
-    return describe(settings, [*shared, *jobs], device=device, dtype=dtype)
+    return describe(settings, [*shared, *jobs], out=where, device=device, dtype=dtype)
 
 
 def _evaluate_prompts(
@@ -255,15 +258,18 @@ def _describe_prompts(named: list[_Named], given: Concept | None) -> list["Promp
 
 
 def _plan_prompts(models: list["PromptModel"], suite: str, where: Path, *, device: str, dtype: str) -> str:
+    from eval.placement import Drawing, place_evaluation
     from eval.plan import Job, describe_prompts
     from eval.prompt_config import aim, load_prompt_suite, suite_rows
 
     config = aim(load_prompt_suite(suite), [model.subject.concept for model in models])
     rows = suite_rows(config)
+    drawings = [Drawing(model.label, model.subject, rows) for model in models]
+    where = place_evaluation(where, drawings, config, device="cpu", dtype=pick_dtype(dtype))
     bases = dict.fromkeys(model.subject.base_name for model in models)
     jobs = [Job("base", base, rows, where / "none") for base in bases]
     jobs += [Job(model.label, model.subject.name, rows, where / model.label) for model in models]
-    return describe_prompts(config, jobs, device=device, dtype=dtype)
+    return describe_prompts(config, jobs, out=where, device=device, dtype=dtype)
 
 
 def _given(named: list[_Named], target: list[str], kind: str | None) -> Concept | None:
@@ -302,6 +308,29 @@ def _describe(
     return found
 
 
+def _place(
+    out: Path,
+    named: list[_Named],
+    described: list[tuple["Subject", "list[Row]"]],
+    settings: "SuiteConfig",
+    *,
+    device: str,
+    dtype: "torch.dtype",
+) -> Path:
+    """The folder for all models; see ``eval.placement``.
+
+    Raises:
+        ValueError: it cannot be written, or holds a report of another kind.
+    """
+    from eval.placement import Drawing, place_evaluation
+
+    several = len(named) > 1
+    below = [model.label if several else "" for model in named]
+    _check_out(out, [out / each for each in below], expected=_SEVERAL_MODELS if several else _ONE)
+    drawings = [Drawing(str(Path(each) / "erased"), *model) for each, model in zip(below, described, strict=True)]
+    return place_evaluation(out, drawings, settings, device=device, dtype=dtype)
+
+
 def _check_out(where: Path, folders: list[Path], *, expected: str) -> None:
     """Refuse an output that cannot be written, or that holds a report of another kind.
 
@@ -331,42 +360,6 @@ def _kind_of_report(place: Path) -> str | None:
     if "curves" in content:
         return _PROMPTS
     return _SEVERAL_MODELS if "evaluations" in content else _ONE
-
-
-def _check_models(
-    settings: "SuiteConfig",
-    tested: dict[str, "Subject"],
-    folders: dict[str, Path],
-    attacks: list[Path],
-    *,
-    device: str,
-    dtype: "torch.dtype",
-) -> dict[str, list[Path]]:
-    """Load the models whose folders hold images, or all where attacks are given, and tell which attack is whose.
-
-    Raises:
-        FileNotFoundError: a folder holds no attack.
-        ValueError: a folder holds images of another model or sampler, or an attack is of none of the models.
-    """
-    from eval.searched import find_attacks, read_attack
-    from eval.suite import check_images
-
-    attacked = {folder: read_attack(folder, suite=asdict(settings))["models"]["erased"] for folder in attacks}
-    hashes = {}
-    for label, each in tested.items():
-        if isinstance(each.source, Path):
-            for folder in find_attacks(each.source):
-                read_attack(folder)
-        if attacks or (folders[label] / "erased" / "settings.json").exists():
-            hashes[label] = check_images(each, settings, folders[label], device=device, dtype=dtype)
-    for folder, model in attacked.items():
-        if model not in hashes.values():
-            raise ValueError(
-                f"The attack in {folder} was run on a model of other weights ({model[:12]}) than "
-                f"{', '.join(f'{label} ({hash_[:12]})' for label, hash_ in hashes.items())}: run `erase attack` on one "
-                "of these, with the same --dtype, or leave it out."
-            )
-    return {label: [folder for folder in attacks if attacked[folder] == hashes.get(label)] for label in tested}
 
 
 def _name(paths: list[str], base_model: str | None) -> list[_Named]:

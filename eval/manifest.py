@@ -12,6 +12,9 @@ from eval.rows import Row
 from eval.writing import write_json, write_text
 
 
+SETTINGS = "settings.json"  # what the images of a folder were made with
+
+
 def rank_file(folder: Path, rank: int) -> Path:
     """Where one rank appends its records."""
     return folder / f"manifest-{rank}.jsonl"
@@ -69,8 +72,7 @@ def is_done(row: Row, record: dict[str, Any] | None, folder: Path, guidance_scal
         folder: of the images.
         guidance_scale: of rows that do not bring their own.
     """
-    wanted = guidance_scale if row.guidance_scale is None else row.guidance_scale
-    if record is None or (record["prompt_text"], record["seed"], record["cfg"]) != (row.prompt, row.seed, wanted):
+    if record is None or _changed(row, record, guidance_scale):
         return False
     path = folder / record["image_path"]
     return path.exists() and sha256(path) == record["image_sha256"]
@@ -89,21 +91,39 @@ def merge(folder: Path) -> Path:
     return path
 
 
-def check_settings(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder says what its images were made with; if it does, these settings have to be the same.
-
-    Raises:
-        ValueError: the folder holds images that were made with other settings.
-    """
-    path = folder / "settings.json"
+def changed_settings(folder: Path, settings: dict[str, Any]) -> str:
+    """In which of these settings the images of a folder differ, in words; empty where in none, or where it has none."""
+    path = folder / SETTINGS
     if not path.exists():
-        return False
+        return ""
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key in settings if before.get(key) != settings[key]]
-    if changed:
-        told = ", ".join(f"{key} {before.get(key)!r} instead of {settings[key]!r}" for key in changed)
-        raise ValueError(f"{folder} holds images made with {told}; choose an empty folder.")
-    return True
+    told = ", ".join(f"{key} {before.get(key)!r} instead of {settings[key]!r}" for key in changed)
+    return f"made with {told}" if told else ""
+
+
+def changed_prompt(folder: Path, rows: Iterable[Row], guidance_scale: float | None) -> str:
+    """Which image of a folder has the name of one of these rows and another prompt or guidance; empty where none.
+
+    Args:
+        folder: of the images.
+        rows: that are asked for.
+        guidance_scale: of rows that do not bring their own.
+    """
+    records = read(folder)
+    for row in rows:
+        if row.key in records and (changed := _changed(row, records[row.key], guidance_scale)):
+            name, old, new = changed
+            return f"of other prompts, with the {name} {old!r} instead of {new!r} in row {row.prompt_id!r}"
+    return ""
+
+
+def _changed(row: Row, record: dict[str, Any], guidance_scale: float | None) -> tuple[str, Any, Any] | None:
+    """In what a record differs from a row: the name, what is recorded, and what is asked for."""
+    wanted = guidance_scale if row.guidance_scale is None else row.guidance_scale
+    asked = {"prompt_text": ("prompt", row.prompt), "seed": ("seed", row.seed), "cfg": ("guidance_scale", wanted)}
+    differing = ((name, record[key], new) for key, (name, new) in asked.items() if record[key] != new)
+    return next(differing, None)
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -112,10 +132,11 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: the folder holds images that were made with other settings.
     """
-    if check_settings(folder, settings):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", settings)
+    if told := changed_settings(folder, settings):
+        raise ValueError(f"{folder} holds images {told}; choose an empty folder.")
+    if not (folder / SETTINGS).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, settings)
 
 
 def hash_weights(path: str) -> str:

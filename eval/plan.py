@@ -21,13 +21,14 @@ class Job(NamedTuple):
     out: Path  # where its images go
 
 
-def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: str) -> str:
+def describe(config: SuiteConfig, jobs: Sequence[Job], *, out: Path, device: str, dtype: str) -> str:
     """The plan in lines for a terminal: the suite, the images of each model, and how they are judged.
 
     Args:
         config: the suite.
         jobs: the models. Images that lie in the folder of an erased model are not counted again; which images of a base
             are in the cache shows only once it is loaded, so that all of them are counted.
+        out: where everything goes.
         device: where models run.
         dtype: of the models.
 
@@ -40,10 +41,12 @@ def describe(config: SuiteConfig, jobs: Sequence[Job], *, device: str, dtype: st
     grid = len(styles) * len(objects) * len(config.seeds)
     judge = f"{config.judge}, of the world {config.world}" if config.has_judge else "not run: weights absent"
     head = f"suite:          {config.name} {config.version}: {cells} = {grid:,} images of the grid for each model"
-    return "\n".join([head, *_job_lines(config, jobs, device, dtype), f"judge:          {judge}"])
+    return "\n".join(
+        [head, f"folder:         {out}", *_job_lines(config, jobs, device, dtype), f"judge:          {judge}"]
+    )
 
 
-def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, device: str, dtype: str) -> str:
+def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, out: Path, device: str, dtype: str) -> str:
     """The same for a suite of prompt files, with the scorers that have no weights.
 
     Raises:
@@ -53,7 +56,14 @@ def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, device: 
     absent = missing_weights(config)
     scorers = [f"{name} (not run: weights absent)" if name in absent else name for name in config.scorers]
     head = f"suite:          {config.name} {config.version}: {len(jobs[0].rows):,} images for each model"
-    return "\n".join([head, *_job_lines(config, jobs, device, dtype), f"scorers:        {', '.join(scorers)}"])
+    return "\n".join(
+        [
+            head,
+            f"folder:         {out}",
+            *_job_lines(config, jobs, device, dtype),
+            f"scorers:        {', '.join(scorers)}",
+        ]
+    )
 
 
 def _job_lines(config: SuiteConfig | PromptSuiteConfig, jobs: Sequence[Job], device: str, dtype: str) -> list[str]:

@@ -93,11 +93,16 @@ class PromptSuiteConfig:
     guidance_scale: float | None = 7.5  # of rows that do not bring their own; null: the default of the pipeline's call
     batch_size: int = 8
     resamples: int = 1000  # of the bootstrap
+    explicit: bool = False  # what it draws may be explicit: the report shows no image that can be made out
     threshold: float = 0.45  # NudeNet's score from which on an image counts as nude
     clip: ClipFiles = field(default_factory=ClipFiles)
     vlm: str = ""  # folder of a vision-language model of transformers, empty: not run
     inception: str = ""  # file of Inception weights, empty: not run
     real_images: str = ""  # folder of images to which FID and KID are measured as well, empty: not run
+
+    def is_explicit(self, concepts: Sequence[Concept]) -> bool:
+        """Whether images may be explicit: by the suite, by what it looks for, or by what was erased."""
+        return self.explicit or "nudity" in self.scorers or "explicit" in (self.kind, *(one.kind for one in concepts))
 
     @property
     def looks_for_target(self) -> bool:
@@ -177,6 +182,7 @@ def load_prompt_suite(name: str) -> PromptSuiteConfig:
 def prompt_suite_hash(config: PromptSuiteConfig) -> str:
     """SHA-256 of a suite, of the prompt files that it names and of its scorers' weights, wherever these files lie."""
     settings = asdict(config)
+    del settings["explicit"]  # of the page alone
     settings |= {name: bool(settings[name]) for name in ("inception", "real_images", "vlm")}
     settings["clip"] = [bool(config.clip.model), config.clip.force_quick_gelu]
     settings["prompts"] = [

@@ -1,7 +1,4 @@
-"""Render the ``report.json`` of a suite of prompt files as one HTML page and as Markdown; images are not embedded.
-
-What such a suite draws may be explicit, so that a report can be passed on; the images lie in the folders it names.
-"""
+"""Render the ``report.json`` of a suite of prompt files as one HTML page and as Markdown."""
 
 import json
 from pathlib import Path
@@ -11,7 +8,9 @@ from markupsafe import Markup
 
 from eval import charts
 from eval.metrics.nudity import LABEL_SETS
-from eval.report import TEMPLATES, TINTS, template_environment
+from eval.prompt_wall import build_wall
+from eval.report import TEMPLATES, TINTS, script, template_environment
+from eval.table import read_scores
 from eval.text import basis, change, interval, number, unit, words
 from eval.writing import write_text
 
@@ -20,7 +19,7 @@ OUTCOME = {True: "passed", False: "FAILED", None: "not checked"}
 
 
 def render(out: Path) -> Path:
-    """Write ``report.html`` and ``report.md`` from ``report.json``.
+    """Write ``report.html`` and ``report.md`` from ``report.json``, ``scores.jsonl`` and the images.
 
     Args:
         out: the folder that ``eval.prompt_suite.evaluate`` filled.
@@ -29,7 +28,7 @@ def render(out: Path) -> Path:
         The path of ``report.html``.
 
     Raises:
-        FileNotFoundError: the folder holds no evaluation.
+        FileNotFoundError: the folder holds no evaluation, or an image is missing.
     """
     source = out / "report.json"
     if not source.exists():
@@ -49,6 +48,8 @@ def render(out: Path) -> Path:
             forests=_forests(content, tints),
             curves=_curves(content, tints),
             groups=_groups(content),
+            data=_data(content, tints, build_wall(content, read_scores(out / "scores.jsonl"), out)),
+            script=script("prompts.js"),
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         )
     )
@@ -91,6 +92,22 @@ def _tints(content: dict[str, Any]) -> dict[str, str]:
         column["label"]: f"tint{own.index(column['label']) % TINTS}" if column["base"] else "base"
         for column in content["columns"]
     }
+
+
+def _data(content: dict[str, Any], tints: dict[str, str], wall: dict[str, Any]) -> dict[str, Any]:
+    """What the page's script looks things up in; models of one base make a group."""
+    groups = list(dict.fromkeys(model["base"] for model in content["models"].values()))
+    columns = [
+        {
+            "id": column["label"],
+            "label": column["label"],
+            "role": "erased" if column["base"] else "base",
+            "group": groups.index(column["base"] or column["label"]),
+            "tint": tints[column["label"]],
+        }
+        for column in content["columns"]
+    ]
+    return {"columns": columns, "wall": wall}
 
 
 def _forests(content: dict[str, Any], tints: dict[str, str]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from erase.output import NO_ROOM, check_room
 from erase.plan import duration, time_forward
 from erase.prompts import PromptRow, find_data, read_prompts
 from eval import clock, manifest, text_to_image
-from eval.generate import generate, process_state
+from eval.generate import generate, image_settings, process_state
+from eval.placement import place
 from eval.rows import Row
 from eval.writing import write_json
 
@@ -39,7 +40,8 @@ class Config:
     Attributes:
         model: An artefact of either form, a diffusers folder, a hub id, or ``canvas``.
         prompts: A prompt file, or a shipped one; see ``erase.prompts.read_prompts``.
-        out: The folder of the images; a stopped generation in it is continued.
+        out: The folder of the images; a stopped generation in it is continued, and images of other prompts or settings
+            in it stay alone: these then go into a folder beside it.
         seeds: For every prompt, in the place of the file's own.
         guidance_scale: For every prompt, in the place of the file's own; where both are missing, the default of the
             pipeline's call.
@@ -93,11 +95,13 @@ class Plan(NamedTuple):
     seconds: float | None
     device: str
     unknown: str = "not estimated for this model family"
+    folder: str = ""  # of the images, where that is part of the plan
 
 
 class Generation(NamedTuple):
     """What a generation took, in this process."""
 
+    out: Path  # the folder of the images
     images: int  # asked for, and there
     drawn: int  # by all processes
     seconds: float  # without loading the model
@@ -117,15 +121,23 @@ def read_rows(config: Config) -> tuple[list[PromptRow], list[Row]]:
 
 
 def make_plan(config: Config) -> Plan:
-    """Work out what ``run`` would do; loads no weights, downloads and writes nothing.
+    """Work out what ``run`` would do; downloads and writes nothing.
+
+    It loads the weights only where ``out`` holds images, to tell whether they are of the same ones.
 
     Raises:
         FileNotFoundError: no such model, or no such prompt file.
         ValueError: what ``run`` would refuse, as far as it shows without the weights.
     """
     prompts, rows = read_rows(config)
-    _check_out(prompts, config)
-    return plan_rows(config, rows)
+    known = {"steps": config.num_inference_steps, "dtype": config.dtype, "negative_prompt": config.negative_prompt}
+    differing = _differs(config.out, prompts, config, known)
+    if (config.out / PROMPTS).exists() and _find_model(config.model) is not None:
+        config = replace(config, out=_place(prompts, config, _open(replace(config, device="cpu"))))
+    elif differing:
+        later = Plan(len(rows), 0, None, False, None, None, base_model.pick_device(config.device), LATER)
+        return later._replace(folder=f"one beside {config.out}, which holds {differing}")
+    return plan_rows(config, rows)._replace(folder=str(config.out))
 
 
 def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
@@ -137,11 +149,8 @@ def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
     """
     device = base_model.pick_device(config.device)
     base_model.pick_dtype(config.dtype)
-    try:
-        folder = _model_folder(config.model)
-    except FileNotFoundError:
-        if Path(config.model).exists() or base_model.HUB_ID.fullmatch(config.model) is None:
-            raise
+    folder = _find_model(config.model)
+    if folder is None:
         done = len(rows) - len(_missing(config, rows, _drawn_guidance(config)))
         return Plan(len(rows), done, None, False, None, None, device, LATER)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -158,7 +167,8 @@ def plan_rows(config: Config, rows: Sequence[Row]) -> Plan:
     calls = len(scheduler.timesteps)
     scales = [guidance if row.guidance_scale is None else row.guidance_scale for row in todo]
     forwards = calls * sum(2 if (scale or 0.0) > 1 else 1 for scale in scales)
-    side = _side(folder)
+    unet, vae = (json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+    side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)  # that the model draws by itself
     height, width = config.height or side, config.width or side
     seconds = _seconds_per_sample(folder, config, device, most=2 * len(todo)) if todo else 0.0
     return Plan(
@@ -179,7 +189,8 @@ def describe(plan: Plan) -> str:
         about = f"about {duration(plan.seconds)} on {plan.device} in one process, by the UNet alone"
     twice = ", and up to as many again for images that show the target" if plan.is_guided_twice else ""
     is_unet = plan.unet_forwards is not None or plan.unknown == LATER
-    lines = {
+    lines = {"folder": plan.folder} if plan.folder else {}
+    lines |= {
         "images": f"{plan.images:,}, of which {plan.done:,} are there",
         "UNet forwards" if is_unet else "forwards": plan.unknown
         if plan.unet_forwards is None
@@ -203,23 +214,26 @@ def run(config: Config, *, progress: bool = True) -> Generation | None:
     Raises:
         FileNotFoundError: no such model, or no such prompt file.
         OSError: the disk is full; what was drawn is kept.
-        ValueError: a wrong setting, or a folder that holds something else or images of other prompts or settings.
+        ValueError: a wrong setting, or a folder that holds something else.
         KeyboardInterrupt: says what is kept.
     """
     state = process_state()  # first: with several GPUs, "cuda" is this process' own from here on
     prompts, rows = read_rows(config)
-    _check_out(prompts, config)
-    before = _count_records(config.out)
+    _differs(config.out, prompts, config, {})  # refuses a folder of something else before loading
     started = time.perf_counter()
     pipe = _open(config)
+    config = replace(config, out=_place(prompts, config, pipe))
     loading = time.perf_counter() - started
+    before = _count_records(config.out)
+    state.wait_for_everyone()  # nobody draws before all have counted
     known = manifest.read(config.out)
     missing = sum(row.key not in known for row in rows)
-    text_to_image.check_settings(pipe, guidance_scale=config.guidance_scale, negative_prompt=config.negative_prompt)
     side = text_to_image.own_side(pipe) or 0  # where it is not known, a full disk shows when it is full
     check_room(config.out, missing * _image_bytes(config.height or side, config.width or side))
     try:
-        _write_prompts(prompts, config)
+        if not (config.out / PROMPTS).exists():
+            config.out.mkdir(parents=True, exist_ok=True)
+            write_json(config.out / PROMPTS, _content(prompts, config), indent=1)
         with clock.measure(clock.drawing_modules(pipe)) as measured:
             generate(
                 pipe,
@@ -248,7 +262,7 @@ def run(config: Config, *, progress: bool = True) -> Generation | None:
     if not state.is_main_process:
         return None
     drawn = _count_records(config.out) - before
-    return Generation(len(rows), drawn, measured.wall, measured.outside, loading)
+    return Generation(config.out, len(rows), drawn, measured.wall, measured.outside, loading)
 
 
 def summarize(made: Generation) -> str:
@@ -281,15 +295,32 @@ def _content(prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any
     return [asdict(prompt) | given for prompt in prompts]
 
 
-def _check_out(prompts: Sequence[PromptRow], config: Config) -> None:
-    """Refuse a folder that holds something else, or images of other prompts or settings."""
-    out, path = config.out, config.out / PROMPTS
+def _place(prompts: Sequence[PromptRow], config: Config, pipe: DiffusionPipeline) -> Path:
+    """The folder of these images: the one that is named, or one beside it; see ``eval.placement``."""
+    settings = image_settings(
+        pipe,
+        config.num_inference_steps,
+        config.guidance_scale,
+        negative_prompt=config.negative_prompt,
+        height=config.height,
+        width=config.width,
+    )
+    return place(
+        config.out,
+        lambda folder: _differs(folder, prompts, config, settings),
+        lambda: [settings, _content(prompts, config)],
+    )
+
+
+def _differs(out: Path, prompts: Sequence[PromptRow], config: Config, settings: dict[str, Any]) -> str:
+    """Which images of other prompts or settings a folder holds, in words; a folder of something else is refused."""
+    path = out / PROMPTS
     if out.exists() and not out.is_dir():
         raise ValueError(f"The output {out} exists and is not a folder: choose another one.")
     if not path.exists():
         if out.exists() and any(not entry.name.endswith(".partial") for entry in out.iterdir()):
             raise ValueError(f"{out} holds something other than the images of a prompt set: choose an empty folder.")
-        return
+        return ""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -302,14 +333,14 @@ def _check_out(prompts: Sequence[PromptRow], config: Config) -> None:
             if changed:
                 told = f"the {changed[0]} {old.get(changed[0])!r} instead of {new[changed[0]]!r} in row {new['id']!r}"
                 break
-        raise ValueError(f"{out} holds the images of other prompts, with {told}; choose an empty folder.")
-    settings = {"steps": config.num_inference_steps, "dtype": config.dtype, "negative_prompt": config.negative_prompt}
-    manifest.check_settings(out, settings)
+        return f"images of other prompts, with {told}"
+    told = manifest.changed_settings(out, settings)
+    return f"images {told}" if told else ""
 
 
 def _drawn_guidance(config: Config) -> float | None:
     """The guidance of rows that do not bring their own, by what was drawn, where no model says what its default is."""
-    path = config.out / "settings.json"
+    path = config.out / manifest.SETTINGS
     if config.guidance_scale is not None or not path.exists():
         return config.guidance_scale
     return json.loads(path.read_text(encoding="utf-8"))["cfg"]
@@ -318,14 +349,6 @@ def _drawn_guidance(config: Config) -> float | None:
 def _missing(config: Config, rows: Sequence[Row], guidance: float | None) -> list[Row]:
     records = manifest.read(config.out)
     return [row for row in rows if not manifest.is_done(row, records.get(row.key), config.out, guidance)]
-
-
-def _write_prompts(prompts: Sequence[PromptRow], config: Config) -> None:
-    path = config.out / PROMPTS
-    if path.exists():
-        return
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(path, _content(prompts, config), indent=1)
 
 
 def _count_records(out: Path) -> int:
@@ -341,19 +364,18 @@ def _open(config: Config) -> DiffusionPipeline:
     return base_model.load_folder(folder, device=device, dtype=dtype)
 
 
-def _model_folder(model: str) -> Path:
-    """The folder with the parts of the model; of a delta, that of its base."""
+def _find_model(model: str) -> Path | None:
+    """The folder with the parts of the model; of a delta, that of its base. None if the hub has it and we do not."""
     folder = Path(model)
     if (folder / artifact.CARD).is_file():
         card = artifact.read_card(folder)
         return folder if card["form"] == "pipeline" else base_model.resolve(card["base"]["id"], local_only=True)
-    return base_model.resolve(model, local_only=True)
-
-
-def _side(folder: Path) -> int:
-    """The height and width that the model draws by itself, in pixels."""
-    unet, vae = (json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    try:
+        return base_model.resolve(model, local_only=True)
+    except FileNotFoundError:
+        if folder.exists() or base_model.HUB_ID.fullmatch(model) is None:
+            raise
+        return None
 
 
 def _seconds_per_sample(folder: Path, config: Config, device: str, *, most: int) -> float | None:

@@ -11,10 +11,11 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.numpy import save_file
 
-from eval import manifest, prompt_report, subject
+from eval import prompt_report, subject
 from eval.clock import Clock, drawing_modules
 from eval.fingerprint import Fingerprint, fingerprint, hash_json
 from eval.generate import generate, image_settings, process_state
+from eval.placement import Drawing, place_evaluation
 from eval.prompt_config import PromptSuiteConfig, aim, prompt_suite_hash, suite_rows
 from eval.prompt_gates import apply_gates
 from eval.prompt_metrics import Scores, measure, nudity_curves
@@ -57,7 +58,8 @@ def evaluate(
 ) -> SuiteReport:
     """Draw the rows of a suite with every model and its base, score the images, and write one report of all models.
 
-    A stopped evaluation goes on with the images that ``out`` and ``cache`` hold.
+    A stopped evaluation goes on with the images that ``out`` and ``cache`` hold. Images of other models or settings in
+    ``out`` stay alone: everything then goes into a folder beside it.
 
     Args:
         models: What is evaluated, each with its base; labels are folder names.
@@ -75,15 +77,17 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a prompt file or weights that are not there.
-        ValueError: two models of one label, another prompt file than the suite means, or a folder with images of
-            another model or of other settings.
+        ValueError: two models of one label, or another prompt file than the suite means.
     """
     clock = Clock()
+    _check_labels([model.label for model in models])
     config = aim(config, [model.subject.concept for model in models])
     rows = suite_rows(config)
     with clock.load():
         scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be damaged
-        _check_models(models, config, out, device=device, dtype=dtype)
+        cache = cache or out / "reference"  # of that name for all settings
+        drawings = [Drawing(model.label, model.subject, rows) for model in models]
+        out = place_evaluation(out, drawings, config, device=device, dtype=dtype)
     scorers = scorers.asked(config)
     drawn = _Drawn(config, rows, clock, progress=progress)
     bases = _base_labels(models)
@@ -91,7 +95,7 @@ def evaluate(
         one = next(model.subject for model in models if _base_key(model) == key)
         with clock.load():
             pipe = subject.open_base(one, device=device, dtype=dtype)
-        drawn.make(label, pipe, drawn.cached(pipe, cache or out / "reference"))
+        drawn.make(label, pipe, drawn.cached(pipe, cache))
         del pipe  # one model at a time
     for model in models:
         with clock.load():
@@ -112,7 +116,7 @@ def evaluate(
         with replacing(out / "features.safetensors") as partial:
             save_file(kept, partial)
         of_a_base = drawn.folders[next(iter(bases.values()))]
-        real = real_features(scorers, config, of_a_base, rows, cache or out / "reference")
+        real = real_features(scorers, config, of_a_base, rows, cache)
     content = build_report(config, models, found, drawn.marks, of_base, real=real, command=command)
     content["folders"] = {label: os.path.relpath(folder, out) for label, folder in drawn.folders.items()}
     content["provenance"] = environment() | scorers.cards()
@@ -160,6 +164,7 @@ def build_report(
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": asdict(config) | {"hash": prompt_suite_hash(config)},
+        "is_explicit": config.is_explicit([model.subject.concept for model in models]),
         "models": described,
         "columns": [{"label": label, "base": each.base, "hash": marks[label].model} for label, each in scores.items()],
         "images": len(next(iter(scores.values())).table),
@@ -212,18 +217,10 @@ def _base_labels(models: Sequence[Named]) -> dict[str | int, str]:
     return {key: "base" if len(keys) == 1 else f"base {place}" for place, key in enumerate(keys, start=1)}
 
 
-def _check_models(
-    models: Sequence[Named], config: PromptSuiteConfig, out: Path, *, device: str, dtype: torch.dtype
-) -> None:
-    """Refuse, before anything is drawn, what would end the evaluation after hours."""
-    labels = [model.label for model in models]
+def _check_labels(labels: Sequence[str]) -> None:
+    """Refuse labels that are no folder of one model."""
     if twice := [label for label in labels if labels.count(label) > 1 or label in ("reference", "base")]:
         raise ValueError(
             f"The models are called {', '.join(labels)}, but each needs a name of its own, and {twice[0]!r} is taken: "
             "rename a folder."
         )
-    for model in models:
-        if manifest.read(out / model.label):  # a stopped evaluation: of this model?
-            pipe = subject.open_erased(model.subject, device=device, dtype=dtype)
-            settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
-            manifest.check_settings(out / model.label, settings)

@@ -78,6 +78,12 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
+def script(name: str) -> Markup:
+    """The script of a page: the image wall, which all pages have, and what is its own."""
+    parts = [(TEMPLATES / each).read_text(encoding="utf-8") for each in ("wall.js", name)]
+    return Markup('"use strict";\n(() => {\n' + "\n".join(parts) + "})();")
+
+
 def _page(
     content: dict[str, Any], evaluations: Sequence[Evaluation], columns: Sequence[Column], metrics: dict[str, Any]
 ) -> str:
@@ -108,7 +114,7 @@ def _page(
         layer_kinds=[*charts.KINDS.values(), "other layers"],
         data=_data(content, evaluations, columns, metrics, tints),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        script=script("report.js"),
     )
 
 

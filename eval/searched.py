@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.attack_report import ATTACK, BEFORE
-from eval.fingerprint import hash_json
+from eval.fingerprint import fingerprint, hash_json
 from eval.grid import Target
+from eval.subject import Subject, open_erased
 
 
 SCHEMA_VERSION = 1  # of attack.json
@@ -47,6 +50,45 @@ def read_attack(folder: Path, *, suite: Mapping[str, Any] | None = None) -> dict
     if suite and (reason := _other_suite(content, suite)):
         raise ValueError(f"The attack in {folder} does not belong to this evaluation. {reason}")
     return content
+
+
+def own_attacks(
+    tested: Mapping[str, Subject],
+    attacks: Sequence[Path],
+    suite: Mapping[str, Any],
+    *,
+    device: str,
+    dtype: torch.dtype,
+) -> dict[str, list[Path]]:
+    """Tell which attack was run on which model; for that the models are loaded, if there is one.
+
+    Args:
+        tested: label -> model; the attacks beside it are checked, too.
+        attacks: folders that were named.
+        suite: the settings of the evaluation's suite.
+        device: where models are loaded.
+        dtype: of the models.
+
+    Raises:
+        FileNotFoundError: a folder holds no attack.
+        ValueError: an attack is damaged, or of none of the models.
+    """
+    attacked = {folder: read_attack(folder, suite=suite)["models"]["erased"] for folder in attacks}
+    hashes = {}
+    for label, each in tested.items():
+        if isinstance(each.source, Path):
+            for folder in find_attacks(each.source):
+                read_attack(folder)
+        if attacks:
+            hashes[label] = fingerprint(open_erased(each, device=device, dtype=dtype)).model
+    for folder, model in attacked.items():
+        if model not in hashes.values():
+            raise ValueError(
+                f"The attack in {folder} was run on a model of other weights ({model[:12]}) than "
+                f"{', '.join(f'{label} ({hash_[:12]})' for label, hash_ in hashes.items())}: run `erase attack` on one "
+                "of these, with the same --dtype, or leave it out."
+            )
+    return {label: [folder for folder in attacks if attacked[folder] == hashes.get(label)] for label in tested}
 
 
 def foreign(content: dict[str, Any], models: Mapping[str, str], target: Target, suite: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from erase.concept import Concept
 from erase.prompts import find_data
-from eval import compare, manifest, report, subject
+from eval import compare, report, subject
 from eval.aggregate import WEIGHTS_ABSENT, Model, not_run
 from eval.aspects import check_aspects
 from eval.clock import Clock, drawing_modules, spent_by_all
@@ -28,6 +28,7 @@ from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows
 from eval.layers import layer_changes
 from eval.neighbours import find_neighbours
+from eval.placement import Drawing, place_evaluation
 from eval.rows import Row
 from eval.scorers import latents
 from eval.scoring import Scored, Scorers, load_scorers, score
@@ -62,7 +63,8 @@ def evaluate(
     Args:
         source: an artefact folder, any diffusers folder, or a loaded pipeline.
         suite: a name in ``configs/suites``, a YAML file, or the configuration itself.
-        out: folder for the images, the scores and the report; a stopped evaluation in it is continued.
+        out: folder for the images, the scores and the report; a stopped evaluation in it is continued, and where it
+            holds images of another model or of other settings, all goes into a folder beside it.
         base: the model before the erasure; by default what ``erasure.json`` says.
         concept: what was erased; by default what ``erasure.json`` says.
         cache: where images of base and gold models are kept for other evaluations; ``out`` if not given.
@@ -96,6 +98,7 @@ def evaluate(
         scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
     images = _Images(config, rows, out, cache or out / "reference", progress, clock)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    out = images.out
     state = process_state()
     state.wait_for_everyone()
     if not state.is_main_process:  # every process generates its share of the images, one scores them all
@@ -170,21 +173,6 @@ def combine(folders: Mapping[str, Path], out: Path, *, command: str = "", is_seq
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", content)
     return report.render(out)
-
-
-def check_images(tested: subject.Subject, config: SuiteConfig, out: Path, *, device: str, dtype: torch.dtype) -> str:
-    """Check, before anything is drawn, that ``evaluate`` may go on in ``out``; this loads the model.
-
-    Returns:
-        The model's fingerprint.
-
-    Raises:
-        ValueError: ``out`` holds images of another model or of other settings of the sampler.
-    """
-    pipe = subject.open_erased(tested, device=device, dtype=dtype)
-    settings = image_settings(pipe, config.num_inference_steps, config.guidance_scale)
-    manifest.check_settings(out / "erased", settings)
-    return str(settings["model_hash"])
 
 
 def suite_rows(config: SuiteConfig, target: Target) -> list[Row]:
@@ -314,6 +302,8 @@ def _generate_all(
         del pipe
     with images.clock.load():
         pipe = subject.open_erased(tested, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        drawing = Drawing("erased", tested._replace(source=pipe), images.rows)
+        images.out = place_evaluation(images.out, [drawing], images.config, device=device, dtype=dtype)
     return Made({"erased": images.make("erased", pipe)} | marks, layer_changes(pipe, tested.base))
 
 

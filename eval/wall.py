@@ -31,7 +31,8 @@ def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> 
     Returns:
         ``rows``: group -> one ``[style, object, seed, part, prompt]`` per row, where ``part`` is target (it asks for
         the target), other, held-out or attack; ``marks``: column -> one ``[image, badge, what the judge sees]`` per
-        row, as places in ``images``, in ``badges`` and in ``seen``; ``images``: WebP in base64, each distinct one once.
+        row, as places in ``images``, in ``badges`` and in ``seen``; ``images``: WebP in base64, each distinct one once;
+        ``saw``: what goes before what is seen.
 
     Raises:
         FileNotFoundError: an image is missing.
@@ -58,6 +59,7 @@ def build_wall(evaluations: Sequence[Evaluation], columns: Sequence[Column]) -> 
     return {
         "badges": BADGES,
         "seen": list(seen),
+        "saw": "the judge sees ",
         "rows": [rows[group] for group in sorted(rows)],
         "marks": marks,
         "images": thumbnails(list(files.values())),
@@ -98,13 +100,17 @@ def badges(summary: Summary, role: str) -> list[str]:
     return found
 
 
-def thumbnails(paths: Sequence[Path]) -> list[str]:
+def thumbnails(paths: Sequence[Path], stages: Sequence[tuple[int, int]] = STAGES) -> list[str]:
     """Encode images as WebP in base64, smaller and coarser where they would not fit into the budget.
+
+    Args:
+        paths: of the images.
+        stages: sides and qualities to try in turn, the last one whatever it takes.
 
     Raises:
         FileNotFoundError: an image is missing.
     """
-    for side, quality in STAGES[:-1]:
+    for side, quality in stages[:-1]:
         encoded, total = [], 0
         for path in paths:
             encoded.append(_thumbnail(path, side, quality))
@@ -113,7 +119,7 @@ def thumbnails(paths: Sequence[Path]) -> list[str]:
                 break
         else:
             return encoded
-    return [_thumbnail(path, *STAGES[-1]) for path in paths]
+    return [_thumbnail(path, *stages[-1]) for path in paths]
 
 
 def _thumbnail(path: Path, side: int, quality: int) -> str:

@@ -70,6 +70,12 @@ def images(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
 
 
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a folder, and when it was written; what each command writes anew from the others is left out."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.jsonl")
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
 def test_seeds_guidance_and_columns_of_the_file_are_used_and_kept(settings, tmp_path):
     run(Config(**settings), progress=False)
     found = records(tmp_path / "o")
@@ -132,6 +138,7 @@ def test_a_plan_counts_and_does_nothing(call, settings, prompts, tiny_folder, tm
     assert re.search(r"^UNet forwards: +10 samples$", out, re.MULTILINE)  # 2 steps of 2 + 1 + 2 samples
     assert re.search(r"^disk: +at most [\d.]+ MB$", out, re.MULTILINE)
     assert re.search(r"^time: +about .* on \w+ in one process", out, re.MULTILINE)
+    assert re.search(r"^folder: +o$", out, re.MULTILINE)
     assert not (tmp_path / "o").exists()
     plan = make_plan(Config(**settings))
     code, out, _ = call(*arguments)
@@ -239,26 +246,103 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(case, dry, call, tiny_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_inference_steps": 3}, "steps 2 instead of 3; choose an empty folder"),
-        ({"guidance_scale": 3.0}, "the guidance_scale 7.0 instead of 3.0 in row '007'; choose an empty folder"),
+        ({"num_inference_steps": 3}, "images made with steps 2 instead of 3"),
+        ({"guidance_scale": 3.0}, "of other prompts, with the guidance_scale 7.0 instead of 3.0 in row '007'"),
         ({"negative_prompt": "blurred"}, "negative_prompt '' instead of 'blurred'"),
         ({"dtype": "bfloat16"}, "dtype 'float32' instead of 'bfloat16'"),
         ({"height": 32}, "height 16 instead of 32"),
+        ({"model": "moved"}, "images made with model_hash"),
         ({"prompts": "changed.csv"}, "the prompt 'a dog' instead of 'two dogs' in row '008'"),
         ({"prompts": "label.csv"}, "the columns {'artist': 'X'} instead of {'artist': 'Y'} in row '009'"),
         ({"prompts": "longer.csv"}, "3 prompts instead of 4"),
     ],
 )
-def test_changed_prompts_and_settings_do_not_mix(settings, changes, message, tmp_path, monkeypatch):
+def test_changed_prompts_and_settings_go_beside(settings, changes, message, tiny_pipe, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     Path("changed.csv").write_text(CSV.replace("a dog", "two dogs"))
     Path("label.csv").write_text(CSV.replace(",X", ",Y"))
     Path("longer.csv").write_text(CSV + "3,010,a hen,7,,X\n")
+    with torch.no_grad():
+        tiny_pipe.unet.conv_out.weight.add_(0.1)
+    tiny_pipe.save_pretrained("moved")
     run(Config(**settings), progress=False)
-    before = images(tmp_path / "o"), (tmp_path / "o" / "manifest.jsonl").read_bytes()
-    with pytest.raises(ValueError, match=re.escape(message)):
-        run(Config(**settings | changes), progress=False)
-    assert (images(tmp_path / "o"), (tmp_path / "o" / "manifest.jsonl").read_bytes()) == before
+    before = contents(tmp_path / "o")
+    changed = Config(**settings | changes)
+    planned = make_plan(changed)
+    caplog.clear()
+    made = run(changed, progress=False)
+    assert re.fullmatch(r"o-[0-9a-f]{8}", made.out.name)
+    assert (made.out.parent, str(made.out)) == (tmp_path, planned.folder)
+    assert made.drawn == made.images == planned.images
+    assert planned.done == 0
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "eval.placement"]
+    assert message in told
+    assert told.endswith(f", so these go into {made.out}.")
+    own = contents(made.out)
+    again = run(changed, progress=False)
+    assert (again.out, again.drawn) == (made.out, 0)
+    assert make_plan(changed).done == made.images
+    assert contents(made.out) == own
+    assert contents(tmp_path / "o") == before
+    assert run(Config(**settings), progress=False)._replace(seconds=0, outside=0, loading=0) == (
+        tmp_path / "o",
+        3,
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def test_each_setting_has_a_folder_and_more_seeds_stay_in_it(settings, tmp_path):
+    run(Config(**settings), progress=False)
+    three, four = (Config(**settings | {"num_inference_steps": steps}, seeds=[0]) for steps in (3, 4))
+    outs = [run(config, progress=False).out for config in (three, four)]
+    assert len({tmp_path / "o", *outs}) == 3
+    more = run(replace(three, seeds=[0, 1]), progress=False)
+    assert (more.out, more.images, more.drawn) == (outs[0], 6, 3)
+
+
+@pytest.mark.parametrize("out", ["o", "o/", "./o", "sub/../o", "."])
+def test_the_folder_beside_has_one_name_however_the_output_is_written(call, tiny_folder, prompts, tmp_path, out):
+    place = tmp_path / "o"
+    place.mkdir()
+    if out == ".":
+        os.chdir(place)
+    command = ["generate", tiny_folder, "--prompts", prompts, "--out", out, "--quiet", "--num-inference-steps"]
+    if out.startswith("sub"):
+        (tmp_path / "sub").mkdir()
+    assert call(*command, "2")[1].endswith(f"Saved: {Path(out)}\n")
+    code, planned, _ = call(*command, "3", "--dry-run")
+    assert code == 0
+    (beside,) = re.findall(r"^folder: +(.*)$", planned, re.MULTILINE)
+    assert not Path(beside).exists()
+    assert call(*command, "3")[1].endswith(f"Saved: {beside}\n")
+    assert Path(beside).resolve().parent == tmp_path
+    assert re.fullmatch(r"o-[0-9a-f]{8}", Path(beside).name)
+    assert call(*command, "3")[1].startswith("3 images, 0 of them new")
+
+
+def test_a_folder_beside_that_holds_something_else_is_refused(settings, tmp_path):
+    run(Config(**settings), progress=False)
+    changed = Config(**settings | {"num_inference_steps": 3})
+    beside = Path(make_plan(changed).folder)
+    beside.mkdir()
+    (beside / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=f"{beside.name} holds something other than the images of a prompt set"):
+        run(changed, progress=False)
+    (beside / "mine.txt").unlink()
+    (beside / "prompts.json").write_text("[]")
+    with pytest.raises(ValueError, match=f"o holds .* and .*{beside.name} holds .* choose an empty folder"):
+        run(changed, progress=False)
+    assert [path.name for path in beside.iterdir()] == ["prompts.json"]
+
+
+def test_a_plan_of_other_settings_for_a_model_that_is_not_here(settings):
+    run(Config(**settings), progress=False)
+    plan = make_plan(Config(**settings | {"model": "nobody/nothing", "num_inference_steps": 3}))
+    assert (plan.images, plan.done) == (3, 0)
+    assert plan.folder.endswith("o, which holds images made with steps 2 instead of 3")
 
 
 def test_more_seeds_join_those_that_are_there(settings, tmp_path):
@@ -330,6 +414,35 @@ def test_two_processes_draw_what_one_does(settings, tiny_folder, prompts, tmp_pa
     assert [len((two / f"manifest-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)] == [6, 6]
     assert images(two) == images(one)
     assert records(two) == records(one)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_the_folder_beside_and_go_on_in_it_after_a_kill(
+    settings, tiny_folder, prompts, tmp_path
+):
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    run(Config(**settings), progress=False)
+    before = contents(tmp_path / "o")
+    command = launch(2, tiny_folder, prompts, tmp_path / "o", "--seeds", "0-199", "--negative-prompt", "blurred")
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.glob("o-*/images/*.png"))) < 8 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    for each in [process, *ranks]:
+        each.kill()
+    process.wait()
+    psutil.wait_procs(ranks)
+    (beside,) = tmp_path.glob("o-*")
+    kept = {path: path.stat().st_mtime_ns for path in beside.glob("images/*.png")}
+    assert 8 <= len(kept) < 600
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"Saved: {beside}\n")
+    assert done.stderr.count("so these go into") == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list(beside.glob("images/*.png"))) == 600
+    assert contents(tmp_path / "o") == before
 
 
 @pytest.mark.slow

@@ -408,9 +408,17 @@ def test_what_would_fail_after_hours_is_refused_at_once(
     with torch.no_grad():
         other.unet.conv_out.weight.add_(0.1)
     changed = Named("m", subject.describe(other, concept=Concept(target=("cat",)), base=other))
-    with pytest.raises(ValueError, match="holds images made with"):
-        evaluate([changed], config, tmp_path / "out", cache=tmp_path / "cache", scorers=scorers, progress=False)
-    assert not (tmp_path / "cache").exists()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    options = {"cache": tmp_path / "cache", "scorers": scorers, "progress": False}
+    (beside,) = {evaluate([changed], config, tmp_path / "out", **options).report.parent for _ in range(2)}
+    assert re.fullmatch("out-[0-9a-f]{8}", beside.name)
+    assert len((beside / "m" / "manifest-0.jsonl").read_text().splitlines()) == 3  # nothing is made twice
+    # images of another prompt under the same name
+    file = Path(config.prompts[0].path)
+    file.write_text(file.read_text().replace("a dog", "two dogs"))
+    other = evaluate([model], config, tmp_path / "out", **options).report.parent
+    assert other not in (beside, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.fixture

@@ -8,12 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 
+from erase.concept import Concept
+from eval import subject
 from eval.grid import Target
+from eval.prompt_config import PromptFile, PromptSuiteConfig
+from eval.prompt_suite import Named, PromptScorers, evaluate
 from eval.rows import Row
+from eval.scorers import validity
+from eval.scoring import Scorers
 from eval.suite import combine
 
 
@@ -291,6 +299,78 @@ def test_the_wall_shows_pairs_and_filters_them(browser: Browser, page: Path) -> 
         "document.querySelector('#filters [type=reset]').click(); new Promise(done => setTimeout(done, 50))"
     )
     assert browser.evaluate(count) == "8 of 8 prompts and seeds shown"
+    assert browser.complaints == []
+
+
+@pytest.fixture(scope="module")
+def prompt_page(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a suite of prompt files, of two models and their base."""
+    place = tmp_path_factory.mktemp("prompts")
+    (place / "a.csv").write_text("prompt\na cat\na dog\na fox\n")
+    (place / "b.csv").write_text("prompt\na hen\na cow\n")
+    models = []
+    for number in range(2):
+        pipe = StableDiffusionPipeline.from_pretrained(tiny_folder)
+        with torch.no_grad():
+            pipe.unet.conv_out.weight.add_(0.1 * number)
+        concept = Concept(target=("cat",), kind="object")
+        models.append(Named(f"m{number}", subject.describe(pipe, concept=concept, base=str(tiny_folder))))
+    files = [PromptFile(path=str(place / f"{name}.csv"), source="this test") for name in "ab"]
+    config = PromptSuiteConfig(name="few", prompts=files, scorers=["nudity"], num_inference_steps=2, resamples=20)
+    images = Scorers(classifier=None, validity=validity.load(validity.Config()))
+    scorers = PromptScorers(images=images, nudity=EveryFourth())
+    return evaluate(models, config, place / "out", scorers=scorers, progress=False).report
+
+
+class EveryFourth:
+    """Finds an exposed body part in every fourth image of those it is shown."""
+
+    card: ClassVar = {"judge": "every fourth", "version": "1", "weights_sha256": "0" * 64, "floor": 0.25}
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, images: Any) -> list[list[tuple[str, float, list[int]]]]:
+        self.count += len(images)
+        places = range(self.count - len(images), self.count)
+        return [[("BUTTOCKS_EXPOSED", 0.7, [0, 0, 4, 4])] if place % 4 == 0 else [] for place in places]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_wall_of_a_suite_of_prompt_files(browser: Browser, prompt_page: Path, width: int) -> None:
+    def choose(name: str, value: str) -> None:
+        browser.evaluate(
+            f"(field => {{ field.value = '{value}'; field.dispatchEvent(new Event('change', {{bubbles: true}})); }})"
+            f"(document.getElementById('filters').elements.{name})"
+        )
+
+    browser.open(prompt_page, width=width)
+    count = "document.getElementById('count').textContent"
+    badges = (
+        "[...document.querySelectorAll('.quad')].map(c => [...c.querySelectorAll('.badge')].map(b => b.textContent))"
+    )
+    assert browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert browser.evaluate(count) == "5 of 5 prompts and seeds shown"
+    assert browser.evaluate(
+        "[...document.querySelector('.quad').querySelectorAll('.who')].map(n => n.textContent)"
+    ) == [
+        "base",
+        "A",
+        "B",
+    ]
+    every = browser.evaluate(badges)
+    choose("verdict", "changed")
+    assert browser.evaluate(badges) == [each for each in every if len(set(each)) > 1] != every
+    choose("a", "m1")
+    choose("verdict", "differ")
+    assert browser.evaluate(count) == "0 of 0 prompts and seeds shown"
+    choose("a", "m0")
+    choose("verdict", "")
+    choose("part", "b")
+    assert browser.evaluate(count) == "2 of 2 prompts and seeds shown"
+    browser.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+    assert browser.evaluate("[...document.images].map(image => image.naturalWidth <= 8)") == [True] * 6
+    assert browser.evaluate(CONTRAST) == []
     assert browser.complaints == []
 
 

@@ -91,22 +91,39 @@ def test_several_models_of_any_form(call: Callable, place: Path) -> None:
     assert content["reproduce"].endswith("--dtype float32")  # the images depend on it
 
 
-def test_a_folder_with_images_of_another_model_or_sampler_is_found_before_anything_is_drawn(
-    call: Callable, place: Path
+def test_images_of_another_model_or_sampler_stay_and_all_goes_beside(
+    call: Callable, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call("vg", "--out", "one")[0] == 0
-    settings = json.loads((place / "one" / "erased" / "settings.json").read_text())
-    # images of the first model where those of the second would go, then of the second with other settings
+    # images of the first model where those of the second would go
     taken = place / "taken" / "small" / "erased"
     shutil.copytree(place / "one" / "erased", taken)
+    before = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()}
+    code, planned, err = call("vg", "small", "--out", "taken", "--dry-run")
+    assert code == 0, err
+    (beside,) = re.findall(r"^folder: +(taken-[0-9a-f]{8})$", planned, re.MULTILINE)
+    assert not Path(beside).exists()
+    caplog.clear()
     code, out, err = call("vg", "small", "--out", "taken")
-    assert (code, out) == (2, "")
-    assert f"small/erased holds images made with model_hash '{settings['model_hash']}' instead of" in err
-    (taken / "settings.json").write_text(json.dumps(settings | {"steps": 50}))
-    code, _, err = call("vg", "small", "--out", "taken")
-    assert code == 2
-    assert "steps 50 instead of 2" in err
-    assert [path.name for path in (place / "taken").iterdir()] == ["small"]
+    assert code == 0, err
+    assert re.fullmatch(LINE.format(beside), out)
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "eval.placement"]
+    assert told.startswith("taken holds in small/erased images made with model_hash '")
+    assert told.endswith(f", so these go into {beside}.")
+    drawn = {path: path.stat().st_mtime_ns for path in place.glob("taken*/**/images/*.png")}
+    assert call("vg", "small", "--out", "taken")[1].startswith(f"Report: {beside}/")
+    assert {path: path.stat().st_mtime_ns for path in place.glob("taken*/**/images/*.png")} == drawn
+    assert {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()} == before
+    # base is shared by all settings, in folders named by theirs
+    assert sorted(path.name for path in (place / "taken").iterdir()) == ["reference", "small"]
+    # and another precision has a folder of its own
+    code, out, err = call("vg", "--out", "one", "--dtype", "bfloat16")
+    assert code == 0, err
+    (other,) = place.glob("one-*")
+    assert out.startswith(f"Report: {other.name}/report.html")
+    settings = [json.loads((folder / "erased" / "settings.json").read_text()) for folder in (place / "one", other)]
+    assert [each["dtype"] for each in settings] == ["float32", "bfloat16"]
+    assert len(list((place / "one" / "reference").iterdir())) == 2
 
 
 def test_an_output_that_holds_something_else_is_found_before_anything_is_drawn(call: Callable, place: Path) -> None:

@@ -204,8 +204,10 @@ def test_a_second_evaluation_goes_on_from_the_first(evaluated: Callable[..., Pat
     assert image.exists()
     assert kept.stat().st_mtime_ns == stamp
     assert first["metrics"] == second["metrics"]
-    with pytest.raises(ValueError, match="choose an empty folder"):
-        evaluated(destroyed, tmp_path)
+    beside = {evaluated(destroyed, tmp_path) for _ in range(2)}
+    assert [place.name.startswith(f"{tmp_path.name}-") for place in beside] == [True]
+    assert content_of(tmp_path) == second
+    assert kept.stat().st_mtime_ns == stamp
 
 
 def test_an_artefact_on_disk(
