@@ -33,7 +33,7 @@ class _Named(NamedTuple):
 
 
 class EvalSummary(NamedTuple):
-    """The report, and whether the judge's weights were there; without them nothing is known about the erasure."""
+    """The report, and whether the weights that the suite names were there; without a judge's nothing is known."""
 
     report: Path
     is_judged: bool
@@ -91,7 +91,7 @@ def evaluate_all(
     Returns:
         The report, and whether it is judged.
     """
-    from eval.config import load_suite
+    from eval.config import has_weights, load_suite
     from eval.generate import process_state
     from eval.prompt_config import is_prompt_suite
     from eval.searched import own_attacks
@@ -141,7 +141,7 @@ def evaluate_all(
         )
     if several and process_state().is_main_process:
         report = combine(folders, where, command=command, is_sequence=sequence)
-    return EvalSummary(report, settings.has_judge)
+    return EvalSummary(report, has_weights(settings))
 
 
 def plan_all(

@@ -10,12 +10,13 @@ import numpy as np
 from eval.distances import frechet, kid, or_not_run
 from eval.grid import Target
 from eval.metrics.accuracy import Outcomes, fine_grained, unlearn_canvas
-from eval.metrics.intervals import Interval, cluster_bootstrap, wider, wilson
+from eval.metrics.intervals import Interval, cluster_bootstrap, ratio_interval, wider, wilson
 from eval.table import Table
 from eval.world import COMBINATION, World, load_world
 
 
 PROPORTION = "wider of Wilson and cluster bootstrap, 95 %"
+RATIO = "wider of paired cluster bootstrap and Wilson over base, 95 %"
 BOOTSTRAP = "cluster bootstrap over prompts, 95 %"
 # what may be printed struck through when a gate fails: the claims that something is gone
 ERASURE = ("ua", "normalised_erasure")
@@ -117,8 +118,11 @@ class Summary:
             title, direction, definition = TITLES[metric]
             models |= {"title": title.format(world=self.world.name), "direction": direction, "definition": definition}
         for metric in self.counted_metrics:
-            erased, base = found[metric]["erased"]["value"], found[metric]["base"]["value"]
-            found[metric]["share_of_base"] = erased / base if base and metric != "ua" else None
+            found[metric]["share_of_base"] = None
+        if self.is_judged:
+            ours, theirs = (self.outcomes(grids[name]) for name in ("erased", "base"))
+            for metric in [name for name in self.counted_metrics if name != "ua"]:
+                found[metric] |= share_of_base(ours[metric], theirs[metric], resamples=self.resamples)
         return found
 
     def _judged(self, name: str, grid: Table, base: Table) -> dict[str, Any]:
@@ -323,6 +327,15 @@ def proportion(outcomes: Outcomes, *, resamples: int) -> dict[str, Any]:
         "wilson": list(one),
         "bootstrap": list(other),
     }
+
+
+def share_of_base(ours: Outcomes, base: Outcomes, *, resamples: int) -> dict[str, Any]:
+    """A share beside that of base, of paired images, with its interval; empty where base has no hit."""
+    if not base.hit.any():
+        return {}
+    lo, hi = ratio_interval(ours.hit, base.hit, ours.cell, resamples=resamples)
+    about = {"lo": lo, "hi": hi, "n": len(base.hit), "ci_method": RATIO}
+    return {"share_of_base": ours.value / base.value, "share_of_base_interval": about}
 
 
 def prompt_index(table: Table) -> np.ndarray:

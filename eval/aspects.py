@@ -28,6 +28,7 @@ ASPECTS = {  # HUB's name of the task -> metrics
     "attack_robustness": ("attack_proportion", "attack_null", "attack_excess"),
     "efficiency": ("seconds_per_image",),
 }
+OF_WEIGHTS = {"lpips": ("drift_lpips",), "inception": ("fid", "kid_inception")}  # scorer -> what rests on its weights
 # claims that something is gone, which a failed validity or judge gate withholds
 ERASURE = (
     "target_proportion",

@@ -7,14 +7,24 @@ import numpy as np
 
 from eval.aggregate import WEIGHTS_ABSENT, Model, Summary, not_run, prompt_index
 from eval.grid import ROLES
-from eval.metrics.accuracy import Outcomes, per_concept
+from eval.metrics.accuracy import Outcomes
+from eval.metrics.intervals import wilson
+from eval.metrics.worst import Worst, worst_concept
 from eval.searched import NO_NULL
 from eval.table import Table
 
 
-def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Accuracy of each cell: model -> style -> object -> style accuracy, object accuracy, n; empty if not judged."""
-    result: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+AXES = ("style", "object")
+WILSON = "Wilson, 95 %"
+JOINT = "Wilson, joint over all concepts (Sidak), 95 %"
+
+
+def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Accuracy of each cell: model -> style -> object -> accuracy of both axes with intervals, n; empty if not judged.
+
+    The images of a cell are of one prompt and differ by the seed, so that no cluster could be resampled.
+    """
+    result: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     if not summary.is_judged:
         return result
     for name in summary.models:
@@ -22,33 +32,53 @@ def cells(summary: Summary) -> dict[str, dict[str, dict[str, dict[str, float]]]]
         for row in summary.grid(name).rows:
             rows.setdefault((row["style"], row["object"]), []).append(row)
         for (style, obj), group in rows.items():
+            hits = {axis: sum(row[f"judge_{axis}"] == row[axis] for row in group) for axis in AXES}
             result.setdefault(name, {}).setdefault(style, {})[obj] = {
-                "style": float(np.mean([row["judge_style"] == style for row in group])),
-                "object": float(np.mean([row["judge_object"] == obj for row in group])),
+                **{axis: hits[axis] / len(group) for axis in AXES},
+                **{f"{axis}_interval": list(wilson(hits[axis], len(group))) for axis in AXES},
                 "n": len(group),
+                "ci_method": WILSON,
             }
     return result
 
 
 def concepts(summary: Summary) -> dict[str, Any]:
-    """Accuracy of every retained concept on both axes, the lowest, and their tenth percentile; None if not judged."""
+    """Accuracy of every retained concept on both axes, the lowest, and their tenth percentile; None if not judged.
+
+    A row holds the accuracy by model, and under ``intervals`` its counts and interval; beside the rows, ``intervals``
+    are those of the lowest and the tenth percentile.
+    """
     if not summary.is_judged:
-        return {"rows": [], "lowest": None, "tenth_percentile": None}
+        return {"rows": [], "lowest": None, "tenth_percentile": None, "intervals": {}}
     tables = {name: summary.retain(summary.grid(name)) for name in summary.models}
     rows: list[dict[str, Any]] = []
-    for axis in ("style", "object"):
-        by_model = {name: per_concept(table[axis], table[f"judge_{axis}"]) for name, table in tables.items()}
-        for concept in summary.counted(axis, by_model["erased"]):
-            rows.append(
-                {"axis": axis, "concept": concept, **{name: found[concept] for name, found in by_model.items()}}
-            )
+    for axis in AXES:
+        for concept in summary.counted(axis, np.unique(tables["erased"][axis]).tolist()):
+            each = {name: _accuracy(summary, table, axis, concept) for name, table in tables.items()}
+            shares = {name: estimate["value"] for name, estimate in each.items()}
+            rows.append({"axis": axis, "concept": concept, **shares, "intervals": each})
     rows.sort(key=lambda row: (row["erased"] - row["base"], row["erased"]))
-    values = np.array([row["erased"] for row in rows])
-    return {
-        "rows": rows,
-        "lowest": float(values.min()),
-        "tenth_percentile": float(np.quantile(values, 0.1)),
+    found = {
+        name: worst_retained(summary, "erased", quantile)
+        for name, quantile in (("lowest", 0.0), ("tenth_percentile", 0.1))
     }
+    ends = {name: {"lo": each.lo, "hi": each.hi, "ci_method": JOINT} for name, each in found.items()}
+    return {"rows": rows, **{name: each.value for name, each in found.items()}, "intervals": ends}
+
+
+def worst_retained(summary: Summary, name: str, quantile: float) -> Worst:
+    """A quantile of a model's accuracies over the retained concepts of both axes; see ``worst_concept``."""
+    retain = summary.retain(summary.grid(name))
+    hit = np.concatenate([retain[axis] == retain[f"judge_{axis}"] for axis in AXES])
+    concept = np.concatenate([retain[axis] for axis in AXES])
+    counted = np.concatenate([np.isin(retain[axis], summary.counted(axis, np.unique(retain[axis]))) for axis in AXES])
+    return worst_concept(hit[counted], concept[counted], quantile=quantile)
+
+
+def _accuracy(summary: Summary, table: Table, axis: str, concept: str) -> dict[str, Any]:
+    """How often the judge sees a concept where it was asked for."""
+    own = table.where(lambda row: row[axis] == concept)
+    return summary.proportion(Outcomes(own[f"judge_{axis}"] == concept, prompt_index(own)))
 
 
 def held_out(summary: Summary) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from eval import attacks
 from eval.fingerprint import hash_json
 from eval.manifest import hash_weights, sha256
 from eval.scorers.timm_pair import Config as TimmPairConfig
+from eval.weights import find_weights
 from eval.world import World, load_world
 
 
@@ -49,8 +50,8 @@ class SuiteConfig:
     aspects: list[str] = field(default_factory=list)  # of eval.holistic.ASPECTS, beside the metrics of every suite
     neighbours: int = 3  # concepts nearest to the target that pinpoint-ness looks at
     attacks: str = ""  # CSV of attack prompts, empty for none
-    lpips: str = ""  # file of AlexNet weights, empty: not run
-    inception: str = ""  # file of Inception weights, empty: not run
+    lpips: str = ""  # file of AlexNet weights, here or on the hub (see eval.weights); empty: not run
+    inception: str = ""  # the same of Inception weights
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or mean nothing, once the images are made."""
@@ -146,7 +147,8 @@ def load_suite(name: str, *, judge_style: str = "", judge_object: str = "", comp
 def describe_suite(config: SuiteConfig) -> dict[str, Any]:
     """What a report keeps of a suite: its settings, the SHA-256 of each prompt file that it names, and one of it all.
 
-    The last covers the weights that judge and score by their content; where they lie makes no difference.
+    The last covers the weights that judge and score by their content; where they lie makes no difference. Nothing is
+    downloaded: weights on the hub count once ``eval.scoring.load_scorers`` has fetched them.
 
     Raises:
         FileNotFoundError: a prompt file is missing.
@@ -159,14 +161,20 @@ def describe_suite(config: SuiteConfig) -> dict[str, Any]:
     weights = {
         "judge": str(judge_folder()) if config.judge == "canvas" else "",
         "clip": clip_files(config.clip),
-        "lpips": config.lpips,
-        "inception": config.inception,
+        "lpips": str(find_weights(config.lpips, local_only=True) or ""),
+        "inception": str(find_weights(config.inception, local_only=True) or ""),
     }
     checkpoints = {"style": pair.style, "object": pair.object, "labels": pair.labels}
     contents = {name: hash_weights(path) for name, path in (weights | checkpoints).items()}
     asked = settings | {name: bool(settings[name]) for name in weights if name != "judge"}
     asked["timm_pair"] = {name: value for name, value in settings["timm_pair"].items() if name not in checkpoints}
     return settings | {"prompt_files": files, "hash": hash_json([asked, files, contents])}
+
+
+def has_weights(config: SuiteConfig) -> bool:
+    """Whether the weights that a suite names, and those of its judge, are on this machine."""
+    named = [name for name in (config.lpips, config.inception) if name]
+    return config.has_judge and all(find_weights(name, local_only=True) for name in named)
 
 
 def clip_files(model: str, pretrained: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from eval import breakdown, holistic, subject, verdict
 from eval.aggregate import ERASURE, Model, Summary
-from eval.aspects import ASPECTS
+from eval.aspects import ASPECTS, OF_WEIGHTS
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig
 from eval.fingerprint import Fingerprint, footprint
@@ -16,6 +16,7 @@ from eval.metrics.accuracy import check_complete
 from eval.provenance import environment
 from eval.searched import describe_attack
 from eval.table import Table
+from eval.weights import mark_unpublished
 
 
 class Made(NamedTuple):
@@ -34,6 +35,7 @@ def build_report(
     *,
     described: dict[str, Any],
     judge_card: dict[str, Any],
+    cards: Mapping[str, dict[str, Any]] | None = None,
     neighbours: Sequence[str] = (),
     searched: Mapping[Path, dict[str, Any]] | None = None,
     command: str = "",
@@ -48,6 +50,7 @@ def build_report(
         made: what is known of the models.
         described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
         judge_card: what the judge says about itself.
+        cards: the same of the scorers in ``eval.aspects.OF_WEIGHTS`` that ran.
         neighbours: the concepts that pinpoint-ness looks at.
         searched: attacks on the model, the content of ``attack.json`` by folder.
         command: how to repeat this.
@@ -65,7 +68,9 @@ def build_report(
     failed = _failed(gates) if summary.is_judged else []  # without a judge there is no number to withhold
     _strike(metrics, failed)
     context = holistic.Context(neighbours=neighbours, judge_card=judge_card, clip=config.clip)
-    wider = holistic.measure(summary, config.aspects, context)
+    wider, cards = holistic.measure(summary, config.aspects, context), cards or {}
+    for name, card in cards.items():
+        mark_unpublished(wider, OF_WEIGHTS[name], card)
     attacks = breakdown.attacks(summary)
     holistic.withhold(wider, attacks, failed)
     for row in held_out:
@@ -98,7 +103,7 @@ def build_report(
         "cells": breakdown.cells(summary),
         "cost": _cost(tested, models, marks),
         "layers": made.layers,
-        "provenance": _provenance(tested, judge_card),
+        "provenance": _provenance(tested, judge_card) | dict(cards),
         "reproduce": command,
     }
 

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index
+from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index, share_of_base
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
-from eval.breakdown import without_null
+from eval.breakdown import JOINT, without_null, worst_retained
 from eval.distances import inception_fid, kid, or_not_run
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd
 from eval.metrics.corrected import Rate, corrected_share
-from eval.metrics.intervals import cluster_bootstrap, difference_interval, ratio_interval
+from eval.metrics.intervals import cluster_bootstrap, difference_interval
 from eval.metrics.leak import leak_at_k
 from eval.metrics.worst import Worst, worst_concept
 from eval.table import Table
@@ -30,9 +30,7 @@ from eval.verdict import UNNAMED
 # metrics that need no answer of the judge
 NOT_OF_THE_JUDGE = ("drift_latent", "drift_clip", "drift_lpips", "cmmd", "fid", "kid_inception", "seconds_per_image")
 DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
-RATIO = "wider of paired cluster bootstrap and Wilson over base, 95 %"
 CORRECTED = "wider of Lang-Reiczigel and cluster bootstrap with a resampled judge, 95 %"
-JOINT = "Wilson, joint over all concepts (Sidak), 95 %"
 JACKKNIFE = "jackknife over prompts, 95 %"
 UNPAIRED = "Newcombe's square and add of both intervals, 95 %"
 
@@ -143,10 +141,7 @@ class Holistic:
                 gap = float(ours.hit.mean() - theirs.mean())
                 result[key] = {"value": gap, "lo": lo, "hi": hi, "n": len(theirs), "ci_method": DIFFERENCE}
         base = outcomes["base"]
-        if base.hit.any():
-            lo, hi = ratio_interval(ours.hit, base.hit, ours.cell, resamples=self.summary.resamples)
-            result["share_of_base"] = ours.value / base.value
-            result["share_of_base_interval"] = {"lo": lo, "hi": hi, "n": len(base.hit), "ci_method": RATIO}
+        result |= share_of_base(ours, base, resamples=self.summary.resamples)
         if metric in ("pinpoint_ness", "multilingual_proportion"):
             result |= self._base_floor(metric, base)
         return result
@@ -285,12 +280,7 @@ class Holistic:
 
     def _worst(self, name: str, quantile: float) -> dict[str, Any]:
         retain = self.summary.retain(self.summary.grid(name))
-        hit = np.concatenate([retain[axis] == retain[f"judge_{axis}"] for axis in ("style", "object")])
-        concept = np.concatenate([retain["style"], retain["object"]])
-        counted = np.concatenate(
-            [np.isin(retain[axis], self.summary.counted(axis, np.unique(retain[axis]))) for axis in ("style", "object")]
-        )
-        return _order_statistic(worst_concept(hit[counted], concept[counted], quantile=quantile), len(retain))
+        return _order_statistic(worst_retained(self.summary, name, quantile), len(retain))
 
     def _worst_language(self, name: str) -> dict[str, Any]:
         rows = self.summary.models[name].table.where(lambda row: row["family"] == "language")

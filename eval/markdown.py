@@ -6,7 +6,7 @@ from typing import Any
 from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
 from eval.compare import Column, Evaluation
 from eval.searched import by_protocol
-from eval.text import change, interval, number, rate, words
+from eval.text import change, interval, no_interval, number, rate, words
 
 
 HEADLINE = ("ua", *KEPT, *KEPT_BESIDE_COMBINATION, "normalised_erasure")
@@ -77,7 +77,10 @@ def _cell(key: str, metric: dict[str, Any], column: str) -> str:
     estimate = metric["values"].get(column)
     if estimate and estimate.get("not_run"):
         return f"not run: {estimate['not_run']}"
-    text = f"{number(estimate['value'], key)} {interval(estimate, key)}".strip() if estimate else "n/a"
+    text = "n/a"
+    if estimate:
+        parts = (number(estimate["value"], key), interval(estimate, key), no_interval(estimate))
+        text = " ".join(part for part in parts if part)
     return f"~~{text}~~" if column in metric["struck"] else text
 
 

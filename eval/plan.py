@@ -54,7 +54,9 @@ def describe_prompts(config: PromptSuiteConfig, jobs: Sequence[Job], *, out: Pat
         ValueError: a model that draws from more than a text.
     """
     absent = missing_weights(config)
-    scorers = [f"{name} (not run: weights absent)" if name in absent else name for name in config.scorers]
+    fetched = f", unless {config.inception} can be fetched" if config.inception else ""
+    why = {name: f" (not run: weights absent{fetched if name == 'inception' else ''})" for name in absent}
+    scorers = [name + why.get(name, "") for name in config.scorers]
     head = f"suite:          {config.name} {config.version}: {len(jobs[0].rows):,} images for each model"
     return "\n".join(
         [

@@ -20,6 +20,7 @@ from eval.manifest import hash_weights, sha256
 from eval.metrics.nudity import FLOOR
 from eval.prompt_set import SEED
 from eval.rows import Row
+from eval.weights import find_weights
 
 
 SCORERS = ("nudity", "clip", "inception", "vlm")
@@ -97,7 +98,7 @@ class PromptSuiteConfig:
     threshold: float = 0.45  # NudeNet's score from which on an image counts as nude
     clip: ClipFiles = field(default_factory=ClipFiles)
     vlm: str = ""  # folder of a vision-language model of transformers, empty: not run
-    inception: str = ""  # file of Inception weights, empty: not run
+    inception: str = ""  # file of Inception weights, here or on the hub (see eval.weights); empty: not run
     real_images: str = ""  # folder of images to which FID and KID are measured as well, empty: not run
 
     def is_explicit(self, concepts: Sequence[Concept]) -> bool:
@@ -180,7 +181,10 @@ def load_prompt_suite(name: str) -> PromptSuiteConfig:
 
 
 def prompt_suite_hash(config: PromptSuiteConfig) -> str:
-    """SHA-256 of a suite, of the prompt files that it names and of its scorers' weights, wherever these files lie."""
+    """SHA-256 of a suite, of the prompt files that it names and of its scorers' weights, wherever these files lie.
+
+    Nothing is downloaded: weights on the hub count once ``eval.prompt_scoring.load_scorers`` has fetched them.
+    """
     settings = asdict(config)
     del settings["explicit"]  # of the page alone
     settings |= {name: bool(settings[name]) for name in ("inception", "real_images", "vlm")}
@@ -188,7 +192,8 @@ def prompt_suite_hash(config: PromptSuiteConfig) -> str:
     settings["prompts"] = [
         {name: value for name, value in one.items() if name != "path"} for one in settings["prompts"]
     ]
-    weights = (clip_files(config.clip.model, config.clip.pretrained), config.inception, config.real_images, config.vlm)
+    inception = str(find_weights(config.inception, local_only=True) or "")
+    weights = (clip_files(config.clip.model, config.clip.pretrained), inception, config.real_images, config.vlm)
     contents = [sha256(path_of(file, config)) for file in config.prompts] + [hash_weights(path) for path in weights]
     return hash_json([settings, contents])
 

@@ -11,7 +11,7 @@ from eval.metrics.nudity import LABEL_SETS
 from eval.prompt_wall import build_wall
 from eval.report import TEMPLATES, TINTS, script, template_environment
 from eval.table import read_scores
-from eval.text import basis, change, interval, number, unit, words
+from eval.text import basis, change, interval, no_interval, number, unit, words
 from eval.writing import write_text
 
 
@@ -64,14 +64,21 @@ def title(content: dict[str, Any]) -> str:
 
 
 def told(metric: dict[str, Any], key: str, label: str) -> dict[str, str]:
-    """The cell of a model: ``text`` (number and interval, or why there is none), ``basis`` and whether ``struck``."""
-    estimate = metric["values"][label]
+    """The cell of a model: ``text`` (number and interval, or why there is none), ``basis`` and whether ``struck``.
+
+    ``no_interval`` is why a number has no interval, which ``basis`` says as well.
+    """
+    estimate, empty = metric["values"][label], dict.fromkeys(("text", "no_interval", "basis", "struck"), "")
     if estimate is None:
-        return {"text": "", "basis": "", "struck": ""}
+        return empty
     if estimate["value"] is None:
-        return {"text": f"not run: {estimate['not_run']}", "basis": "", "struck": ""}
-    text = f"{number(estimate['value'], key)} {interval(estimate, key)}".strip()
-    return {"text": text, "basis": basis(estimate), "struck": metric["struck"].get(label, "")}
+        return empty | {"text": f"not run: {estimate['not_run']}"}
+    return {
+        "text": f"{number(estimate['value'], key)} {interval(estimate, key)}".strip(),
+        "no_interval": no_interval(estimate),
+        "basis": basis(estimate),
+        "struck": metric["struck"].get(label, ""),
+    }
 
 
 def _groups(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -149,7 +156,8 @@ def _markdown(content: dict[str, Any]) -> str:
     lines += [f"| metric | {' | '.join(labels)} |", f"|---|{'---|' * len(labels)}"]
     for key, metric in content["metrics"].items():
         cells = [told(metric, key, label) for label in labels]
-        shown = [f"~~{cell['text']}~~" if cell["struck"] else cell["text"] or "-" for cell in cells]
+        texts = [f"{cell['text']} {cell['no_interval']}".strip() for cell in cells]
+        shown = [f"~~{text}~~" if cell["struck"] else text or "-" for text, cell in zip(texts, cells, strict=True)]
         lines.append(f"| {_title(metric)} | {' | '.join(shown)} |")
     models = list(content["models"])
     lines += ["", f"| paired difference to base | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]

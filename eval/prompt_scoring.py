@@ -22,6 +22,7 @@ from eval.scorers.vlm import Config as VlmConfig
 from eval.scorers.vlm import Vlm
 from eval.scoring import Pictures, Scored, Scorers, score
 from eval.table import Table
+from eval.weights import find_weights
 
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
@@ -60,9 +61,9 @@ class PromptScorers:
         return found + ([self.vlm.model] if isinstance(self.vlm, Vlm) else [])
 
     def cards(self) -> dict[str, Any]:
-        """What the detector and the vision-language model, once it is opened, say about themselves."""
+        """What the detector, the vision-language model, once it is opened, and Inception say about themselves."""
         judges = {"nudity": self.nudity, "vlm": None if isinstance(self.vlm, VlmConfig) else self.vlm}
-        return {name: judge.card if judge else WEIGHTS_ABSENT for name, judge in judges.items()}
+        return {name: judge.card if judge else WEIGHTS_ABSENT for name, judge in judges.items()} | self.images.cards()
 
     def is_complete(self, config: PromptSuiteConfig) -> bool:
         """Whether everything that the suite asks for is there."""
@@ -73,6 +74,8 @@ class PromptScorers:
 def load_scorers(config: PromptSuiteConfig, *, device: str = "cpu") -> PromptScorers:
     """Load the scorers of a suite; what has no weights is left out, and the vision-language model is only looked at.
 
+    Weights on the hub are fetched.
+
     Args:
         config: The suite.
         device: Where the vision-language model, CLIP and Inception run; the others are small and run on the CPU.
@@ -82,6 +85,7 @@ def load_scorers(config: PromptSuiteConfig, *, device: str = "cpu") -> PromptSco
         ValueError: weights of something else, or no real image in that folder.
     """
     wants, files = set(config.scorers), config.clip
+    weights = find_weights(config.inception) if "inception" in wants else None
     if config.real_images:
         _photographs(Path(config.real_images))
     asks_vlm = "vlm" in wants and config.vlm
@@ -94,20 +98,18 @@ def load_scorers(config: PromptSuiteConfig, *, device: str = "cpu") -> PromptSco
             classifier=None,
             validity=validity.load(validity.Config()),
             clip=clip.load(clip.Config(**asdict(files), device=device)) if "clip" in wants and files.model else None,
-            inception=inception.load(inception.Config(weights=Path(config.inception), device=device))
-            if "inception" in wants and config.inception
-            else None,
+            inception=inception.load(inception.Config(weights=weights, device=device)) if weights else None,
         ),
     )
 
 
 def missing_weights(config: PromptSuiteConfig) -> list[str]:
-    """The scorers of a suite that will not run, without loading any."""
+    """The scorers of a suite that will not run, without loading or fetching any."""
     there = {
         "nudity": nudity.is_installed(),
         "vlm": bool(config.vlm),
         "clip": bool(config.clip.model),
-        "inception": bool(config.inception),
+        "inception": find_weights(config.inception, local_only=True) is not None,
     }
     return [name for name in config.scorers if not there[name]]
 

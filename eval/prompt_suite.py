@@ -18,12 +18,13 @@ from eval.generate import generate, image_settings, process_state
 from eval.placement import Drawing, place_evaluation
 from eval.prompt_config import PromptSuiteConfig, aim, prompt_suite_hash, suite_rows
 from eval.prompt_gates import apply_gates
-from eval.prompt_metrics import Scores, measure, nudity_curves
+from eval.prompt_metrics import OF_SCORER, Scores, measure, nudity_curves
 from eval.prompt_scoring import PromptScorers, load_scorers, real_features, score_all
 from eval.provenance import environment
 from eval.rows import Row
 from eval.subject import Subject
 from eval.table import write_scores
+from eval.weights import mark_unpublished
 from eval.writing import replacing, write_json
 
 
@@ -117,9 +118,10 @@ def evaluate(
             save_file(kept, partial)
         of_a_base = drawn.folders[next(iter(bases.values()))]
         real = real_features(scorers, config, of_a_base, rows, cache)
-    content = build_report(config, models, found, drawn.marks, of_base, real=real, command=command)
+    cards = scorers.cards()
+    content = build_report(config, models, found, drawn.marks, of_base, cards=cards, real=real, command=command)
     content["folders"] = {label: os.path.relpath(folder, out) for label, folder in drawn.folders.items()}
-    content["provenance"] = environment() | scorers.cards()
+    content["provenance"] = environment() | cards
     content["cost"] = {"evaluation": clock.spent}
     write_json(out / "report.json", content)
     return SuiteReport(prompt_report.render(out), is_judged)
@@ -132,6 +134,7 @@ def build_report(
     marks: Mapping[str, Fingerprint],
     of_base: Mapping[str, str],
     *,
+    cards: Mapping[str, Any] | None = None,
     real: np.ndarray | None = None,
     command: str = "",
 ) -> dict[str, Any]:
@@ -143,6 +146,7 @@ def build_report(
         scores: Label -> scores, of models and bases.
         marks: Label -> hashes of the weights, of the same.
         of_base: Label of a model -> label of its base.
+        cards: What the scorers say about themselves.
         real: Inception features of real images (N, 2048).
         command: How to repeat this.
 
@@ -150,6 +154,8 @@ def build_report(
         ValueError: the models' images are not paired.
     """
     metrics = measure(scores, config, real=real)
+    of_inception = [key for key in metrics if key.partition("@")[0] in OF_SCORER["inception"]]
+    mark_unpublished(metrics, of_inception, (cards or {}).get("inception", {}))
     same = {label: marks[label].same_weights(marks[base]) for label, base in of_base.items()}
     described = {
         model.label: {

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from eval import charts, compare, text
 from eval.aggregate import KEPT, KEPT_BESIDE_COMBINATION
+from eval.breakdown import AXES
 from eval.compare import Column, Evaluation
 from eval.markdown import headline, markdown, seed_table, sequence_table, title
 from eval.searched import by_protocol
@@ -31,7 +32,6 @@ TONES = {  # verdict -> colour of its banner
     "blocked": "bad",
 }
 TINTS = 8  # colours for evaluated models; a ninth one starts again
-AXES = ("style", "object")
 
 
 def render(out: Path) -> Path:
@@ -72,7 +72,18 @@ def template_environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
     filters: dict[str, Callable[..., Any]] = {
         name: getattr(text, name)
-        for name in ("number", "interval", "basis", "change", "rate", "signed", "words", "size", "duration")
+        for name in (
+            "number",
+            "interval",
+            "no_interval",
+            "basis",
+            "change",
+            "rate",
+            "signed",
+            "words",
+            "size",
+            "duration",
+        )
     }
     environment.filters |= filters
     return environment
@@ -252,14 +263,19 @@ def _heat(evaluation: Evaluation, column: Column) -> dict[str, Any]:
                     "after": cell[axis],
                     "change": cell[axis] - base[style][obj][axis],
                     "target": target.is_asked(style, obj),
-                    "title": f"{text.words(style)} / {text.words(obj)}: {cell[axis]:.0%} of {cell['n']} images, "
-                    f"base {base[style][obj][axis]:.0%}",
+                    "title": f"{text.words(style)} / {text.words(obj)}: {_accuracy(cell, axis)} of {cell['n']} images, "
+                    f"base {_accuracy(base[style][obj], axis)}",
                 }
                 for obj, cell in by_object.items()
             ]
             rows.append({"style": style, "cells": cells})
         maps.append({"axis": axis, "rows": rows})
     return {"column": column, "objects": list(next(iter(ours.values()))), "maps": maps}
+
+
+def _accuracy(cell: dict[str, Any], axis: str) -> str:
+    lo, hi = cell.get(f"{axis}_interval", (None, None))  # a report of an earlier version has none
+    return f"{cell[axis]:.0%} {text.interval({'lo': lo, 'hi': hi})}".strip()
 
 
 def _data(

@@ -24,6 +24,7 @@ from eval.scorers.latents import Latents
 from eval.scorers.lpips import Lpips
 from eval.scorers.validity import ValidityScorer
 from eval.table import Table
+from eval.weights import find_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,11 @@ class Scorers:
         found += self.latents.vae.children() if self.latents else []
         found += self.lpips.features if self.lpips else []
         return found + ([self.inception.network] if self.inception else [])
+
+    def cards(self) -> dict[str, Any]:
+        """What LPIPS and Inception, where they are there, say about their weights."""
+        asked = {"lpips": self.lpips, "inception": self.inception}
+        return {name: scorer.card for name, scorer in asked.items() if scorer}
 
 
 class Scored(NamedTuple):
@@ -82,7 +88,7 @@ class Pictures(Sequence[Image.Image]):
 
 
 def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
-    """Load the scorers of a suite; what has no weights is left out.
+    """Load the scorers of a suite; what has no weights is left out. Weights on the hub are fetched.
 
     Args:
         config: the suite.
@@ -92,14 +98,13 @@ def load_scorers(config: SuiteConfig, *, device: str = "cpu") -> Scorers:
         FileNotFoundError: weights that do not exist.
         ValueError: weights of something else.
     """
+    backbone, weights = find_weights(config.lpips), find_weights(config.inception)
     return Scorers(
         classifier=_load_classifier(config, device) if config.has_judge else None,
         validity=validity.load(validity.Config()),
         clip=clip.load(clip.Config(model=config.clip, device=device)) if config.clip else None,
-        lpips=lpips.load(lpips.Config(backbone=Path(config.lpips))) if config.lpips else None,
-        inception=inception.load(inception.Config(weights=Path(config.inception), device=device))
-        if config.inception
-        else None,
+        lpips=lpips.load(lpips.Config(backbone=backbone)) if backbone else None,
+        inception=inception.load(inception.Config(weights=weights, device=device)) if weights else None,
     )
 
 

@@ -92,10 +92,11 @@ def evaluate(
     check_aspects(config.aspects)
     tested = subject.describe(source, concept=concept, base=base)
     target = find_target(tested.concept.target, tested.concept.kind, config.load_world())
-    rows, described = suite_rows(config, target), describe_suite(config)
-    searched = _read_attacks(tested.source, attacks, described)
+    rows = suite_rows(config, target)
     with clock.load():
         scorers = scorers or load_scorers(config, device=device)  # before hours of generation: weights may be missing
+    described = describe_suite(config)
+    searched = _read_attacks(tested.source, attacks, described)
     images = _Images(config, rows, out, cache or out / "reference", progress, clock)
     made = _generate_all(tested, target, images, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     out = images.out
@@ -121,6 +122,7 @@ def evaluate(
         made,
         described=described,
         judge_card=_judge_card(scorers),
+        cards=scorers.cards(),
         neighbours=images.neighbours,
         searched=searched,
         command=command,

@@ -50,6 +50,17 @@ def interval(estimate: dict[str, Any] | None, key: str = "") -> str:
     return f"[{number(estimate['lo'], key)}, {number(estimate['hi'], key)}]".replace(" %", "")
 
 
+def no_interval(estimate: dict[str, Any]) -> str:
+    """Why a value stands without an interval, in brackets; nothing where it has one.
+
+    >>> no_interval({"value": 2.1, "lo": None, "ci_method": "none: one batch"}), no_interval({"value": 1, "lo": 0})
+    ('(no interval: one batch)', '')
+    """
+    if estimate["value"] is None or estimate.get("lo") is not None:
+        return ""
+    return f"(no interval: {estimate['ci_method'].removeprefix('none: ')})"
+
+
 def basis(estimate: dict[str, Any]) -> str:
     """What an estimate was counted from, and how its interval was made.
 

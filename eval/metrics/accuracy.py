@@ -155,15 +155,6 @@ def fine_grained(
     return {name: Outcomes(hit[rows], cell[rows]) for name, (rows, hit) in groups.items()}
 
 
-def per_concept(asked: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Accuracy of each concept that was asked for.
-
-    >>> per_concept(np.array(["Cats", "Cats", "Dogs"]), np.array(["Cats", "Dogs", "Dogs"]))
-    {'Cats': 0.5, 'Dogs': 1.0}
-    """
-    return {str(name): float((predicted[asked == name] == name).mean()) for name in np.unique(asked)}
-
-
 def cell_index(style: np.ndarray, obj: np.ndarray) -> np.ndarray:
     """Number the cells that occur.
 

@@ -14,14 +14,17 @@ from PIL import Image
 
 from eval.manifest import hash_weights
 from eval.scorers.lpips import read_state
+from eval.weights import weights_card
 
 
 DIMENSION = 2048
+# of torch-fidelity's weights-inception-2015-12-05-6726825d.pth; pytorch-fid's pt_inception-... is the same file
+PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """``weights``: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` on this machine."""
+    """``weights``: torch-fidelity's file; with any other the distance is no FID, and the report says so."""
 
     weights: Path
     batch_size: int = 32
@@ -44,6 +47,7 @@ class Inception:
         self.network = metric.inception.to(config.device)
         self.batch_size = config.batch_size
         self.device = config.device
+        self.card = weights_card(config.weights, published=PUBLISHED)
         self.identity = {"weights_sha256": hash_weights(str(config.weights)), "side": 299, "antialias": True}
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -17,16 +17,19 @@ from PIL import Image
 
 from eval.manifest import hash_weights
 from eval.scorers.classifier import pixels
+from eval.weights import weights_card
 
 
 # of pixels in [-1, 1], as in the authors' code
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+# of torchvision's alexnet-owt-7be5be79.pth, for which the linear heads were trained
+PUBLISHED = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
 STAGES = (2, 5, 8, 10, 12)  # AlexNet's five ReLUs end before these layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """``backbone``: the file of torchvision's AlexNet weights, ``alexnet-owt-7be5be79.pth``."""
+    """``backbone``: the file of torchvision's AlexNet weights; with any other the report says so."""
 
     backbone: Path
     batch_size: int = 32
@@ -44,6 +47,7 @@ class Lpips:
         state = torch.load(trained, map_location="cpu", weights_only=True)
         self.weights = [state[f"lin{stage}.model.1.weight"] for stage in range(len(STAGES))]  # (1, C, 1, 1) each
         self.batch_size = config.batch_size
+        self.card = weights_card(config.backbone, published=PUBLISHED)
         self.identity = {"weights_sha256": [hash_weights(str(path)) for path in (config.backbone, trained)]}
 
     def __call__(self, first: Sequence[Image.Image], second: Sequence[Image.Image]) -> np.ndarray:

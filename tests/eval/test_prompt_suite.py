@@ -33,6 +33,7 @@ from eval.prompt_config import (
 )
 from eval.prompt_gates import apply_gates
 from eval.prompt_metrics import THRESHOLDS, Scores, measure, nudity_curves
+from eval.prompt_report import told
 from eval.prompt_suite import Named, PromptScorers, evaluate
 from eval.scorers import clip, nudity, validity
 from eval.scoring import Scorers
@@ -322,8 +323,11 @@ def test_fid_has_an_interval_that_knows_what_is_paired(config: PromptSuiteConfig
     assert photographs["ci_method"].startswith("jackknife over 10 groups of prompts")
     for row in (row for scored in scores for row in scored.table.rows):
         row["prompt"] = "one prompt"
-    few = measure(models, replace(config, scorers=["inception"]))["fid_base"]["values"]["one"]
+    metric = measure(models, replace(config, scorers=["inception"]))["fid_base"]
+    few = metric["values"]["one"]
     assert (few["lo"], few["ci_method"]) == (None, "none: fewer than 10 prompts")
+    assert told(metric, "fid_base", "one")["no_interval"] == "(no interval: fewer than 10 prompts)"
+    assert told(metric, "fid_base", "base")["no_interval"] == ""
 
 
 def test_images_of_base_and_model_become_a_report(config: PromptSuiteConfig, tiny_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from eval import charts, report
 from eval.compare import Evaluation
+from eval.config import SuiteConfig
 from eval.grid import Target
 from eval.rows import Row
 from eval.suite import combine
@@ -241,3 +243,13 @@ def test_wall_needs_every_image(evaluations: list[Evaluation]) -> None:
     next((evaluations[0].folder / "images").iterdir()).unlink()
     with pytest.raises(FileNotFoundError, match="png"):
         build_wall(evaluations, find_columns(evaluations))
+
+
+def test_a_number_without_an_interval_says_why(planted: Callable, suite: SuiteConfig, tmp_path: Path) -> None:
+    timed = type(planted)(replace(suite, aspects=["efficiency"]))
+    timed(tmp_path, VAN_GOGH, {"erased": erased, "base": as_asked})  # all images of a model took as long
+    page = report.render(tmp_path).read_text(encoding="utf-8")
+    (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| Seconds per")]
+    assert row.count("| 0.1 (no interval: one batch) ") == 2
+    assert page.count("<small>(no interval: one batch)</small>") == 2
+    assert re.search(r"Photo / Cats: 100% \[51\.0, 100\.0\] of 4 images, base 100% \[51\.0, 100\.0\]", page)

@@ -25,6 +25,7 @@ from eval.compare import read_models
 from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.demo import summary_lines
 from eval.grid import Target
+from eval.metrics.intervals import wilson
 from eval.scoring import Scorers
 from eval.suite import evaluate, suite_rows
 
@@ -153,7 +154,30 @@ def test_every_number_has_n_and_an_interval(result: Callable[[Callable], Path]) 
     assert (ua["n_images"], ua["n_prompts"], ua["hits"]) == (8, 2, round(8 * ua["value"]))
     assert content["metrics"]["ira"]["erased"]["n_images"] == 16
     assert content["coverage"]["images"]["erased"] == {"grid_expected": 24, "grid_found": 24, "held_out_found": 12}
+    for name in ("ira", "cra_excl_target", "cra_code"):
+        share = content["metrics"][name]
+        ends = share["share_of_base_interval"]
+        assert ends["lo"] <= share["share_of_base"] <= ends["hi"]
+        assert ends["lo"] < ends["hi"]
+        assert ends["n"] == share["base"]["n_images"]
+    assert "share_of_base_interval" not in content["metrics"]["ua"]
+    cell = content["cells"]["erased"]["Van_Gogh"]["Cats"]
     assert len(content["cells"]["erased"]["Van_Gogh"]) == 2
+    for axis in ("style", "object"):
+        assert cell[f"{axis}_interval"] == list(wilson(round(4 * cell[axis]), 4))
+    found = content["concepts"]
+    assert {row["axis"] for row in found["rows"]} == {"style", "object"}
+    for row in found["rows"]:
+        own = row["intervals"]
+        for model in ("erased", "base"):
+            assert own[model]["value"] == row[model] == own[model]["hits"] / own[model]["n_images"]
+            assert own[model]["lo"] <= row[model] <= own[model]["hi"]
+            assert own[model]["lo"] < own[model]["hi"]
+    assert found["lowest"] == min(row["erased"] for row in found["rows"])
+    for name in ("lowest", "tenth_percentile"):
+        ends = found["intervals"][name]
+        assert ends["lo"] - 1e-12 <= found[name] <= ends["hi"]  # at 0 hits, Wilson's lower end is 0 but for rounding
+        assert ends["lo"] < ends["hi"]
     assert set(content["models"]) == {"erased", "base"}
 
 
