@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
@@ -66,6 +67,16 @@ def draw(folder, name):
 
 draw("erased", "first.npy").save_pretrained("again")
 draw("again", "second.npy")
+"""
+SAVE_AGAIN = """
+import hashlib, sys
+from erase.pipelines.unguide.unguidance import LORA, UnGuidance
+
+guider = UnGuidance.from_pretrained(sys.argv[1])
+for name in range(8):
+    guider.save_pretrained(f"{sys.argv[2]}/{name}")
+    for file in (LORA, "guider_config.json"):
+        print(file, hashlib.sha256(open(f"{sys.argv[2]}/{name}/{file}", "rb").read()).hexdigest())
 """
 
 
@@ -149,7 +160,9 @@ def test_the_decision_is_made_for_each_sample(guided, base, scale: float) -> Non
     assert (guided.guider.weight[benign], guided.guider.weight[target]) == (1.0, -1.0)
 
 
-def explicit(base, lora, prompt: str, *, seed: int, weight: float, observed: int, steps: int = 8) -> torch.Tensor:
+def explicit(
+    base, lora, prompt: str, *, seed: int, weight: float, observed: int, steps: int = 8, guided_steps: int = 8
+) -> torch.Tensor:
     """UnGuidance written out for one sample with two UNets, blended after guidance."""
     scheduler = type(base.scheduler).from_config(base.scheduler.config)
     scheduler.set_timesteps(steps)
@@ -160,7 +173,7 @@ def explicit(base, lora, prompt: str, *, seed: int, weight: float, observed: int
         with torch.no_grad():
             for unet in (base.unet, lora.unet):
                 uncond, cond = unet(latents, timestep, empty).sample, unet(latents, timestep, text).sample
-                guided.append(uncond + 7.5 * (cond - uncond))
+                guided.append(uncond + 7.5 * (cond - uncond) if step < guided_steps else cond)
         w = 1.0 if step < observed else weight
         latents = scheduler.step(w * guided[0] + (1 - w) * guided[1], timestep, latents).prev_sample
     return latents[0]
@@ -267,6 +280,83 @@ def test_fewer_steps_have_a_threshold_of_their_own_or_are_not_enough(guided, cal
     first = guided.guider.statistics[0]  # the first step sees the same noise, with and without guidance
     decide(1.0, [1.0] * 4)
     torch.testing.assert_close(guided.guider.statistics[0], first, rtol=1e-3, atol=1e-6)
+
+
+def end_guidance(after: int):
+    """Diffusers' example of a callback; its SDCFGCutoffCallback does the same, for one image."""
+
+    def end(pipe, step: int, timestep: int, tensors: dict) -> dict:
+        if step == after:
+            pipe._guidance_scale = 0.0
+            tensors["prompt_embeds"] = tensors["prompt_embeds"].chunk(2)[-1]
+        return tensors
+
+    return {"callback_on_step_end": end, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.4])  # the decision is made after 5 of 20 steps
+def test_guidance_may_end_on_the_way(guided, base, ratio: float) -> None:
+    guided.guider.register_to_config(observe_steps=5, num_inference_steps=20, early_thresholds=[None] * 4)
+    cut = {"callback_on_step_end": SDCFGCutoffCallback(cutoff_step_ratio=ratio)}
+    set_threshold(guided, float("inf"))
+    plain = draw(base, ["a cat"], **cut)
+    assert torch.equal(draw(guided, ["a cat"], **cut), plain)
+    assert not torch.equal(draw(base, ["a cat"]), plain)
+    set_threshold(guided, -1.0)
+    assert not torch.allclose(draw(guided, ["a cat"], **cut), plain, atol=1e-3)
+    assert len(guided.guider.statistics) == 5
+    both = end_guidance(int(20 * ratio))
+    benign, target = between(guided, PROMPTS, **both)
+    images, plain = draw(guided, PROMPTS, **both), draw(base, PROMPTS, **both)
+    assert torch.equal(images[benign], plain[benign])
+    assert not torch.allclose(images[target], plain[target], atol=1e-3)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_without_guidance_from_a_step_on_the_hook_is_the_explicit_formula(guided, base, saved, after: int) -> None:
+    lora = with_lora(base, saved)
+    wanted = torch.stack(
+        [
+            explicit(base, lora, prompt, seed=seed, weight=-1.0, observed=1, guided_steps=after + 1)
+            for seed, prompt in enumerate(PROMPTS)
+        ]
+    )
+    set_threshold(guided, -1.0)
+    found = draw(guided, PROMPTS, steps=8, **end_guidance(after))
+    assert torch.allclose(found, wanted, atol=1e-3 * wanted.abs().max())
+
+
+def test_guidance_that_ends_before_the_decision_is_judged_as_one_of_scale_1_is(guided) -> None:
+    def scale_1(pipe, step: int, timestep: int, tensors: dict) -> dict:
+        pipe._guidance_scale = math.nextafter(1, 2)  # keeps both halves of the batch
+        return tensors
+
+    guided.guider.register_to_config(observe_steps=5, num_inference_steps=20, early_thresholds=[None] * 4)
+    draw(guided, PROMPTS, callback_on_step_end=scale_1)
+    wanted = guided.guider.statistics
+    draw(guided, PROMPTS, **end_guidance(0))
+    assert wanted.shape == (5, 2)
+    torch.testing.assert_close(guided.guider.statistics, wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("after", [0, 10])  # the decision is made after 5 of 20 steps
+def test_a_prompt_that_changes_on_the_way_is_refused(guided, base, after: int, in_place: bool) -> None:
+    cat = torch.cat(base.encode_prompt("a cat", "cpu", 2, True)[::-1])
+
+    def swap(pipe, step: int, timestep: int, tensors: dict) -> dict:
+        if step == after and in_place:
+            tensors["prompt_embeds"].copy_(cat)
+        elif step == after:
+            tensors["prompt_embeds"] = cat
+        return tensors
+
+    call = {"callback_on_step_end": swap, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    guided.guider.register_to_config(observe_steps=5, num_inference_steps=20, threshold=math.inf)
+    with pytest.raises(ValueError, match=r"prompt embeddings changed .* leave them as they are, or pass the weight"):
+        draw(guided, PROMPTS, **call)
+    assert not guided.unet._forward_hooks
+    assert torch.equal(draw(guided, PROMPTS, weight=1.0, **call), draw(base, PROMPTS, **call))
 
 
 def test_one_step_would_erase_nothing_and_two_do(guided, base) -> None:
@@ -376,6 +466,17 @@ def test_a_stranger_needs_to_trust_the_folder_and_sees_the_same_images(saved, gu
     for name in ("first.npy", "second.npy"):
         np.testing.assert_allclose(np.load(tmp_path / name), images, atol=1e-5)
     assert (tmp_path / "again" / "pipeline.py").read_bytes() == (saved / "pipeline.py").read_bytes()
+
+
+def test_saving_it_gives_the_same_bytes_in_every_process(saved, tmp_path) -> None:
+    digests: set[str] = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", SAVE_AGAIN, str(saved / "guider"), str(tmp_path / seed)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        digests.update(done.stdout.splitlines())
+    assert len(digests) == 2  # of two files
+    assert (tmp_path / "1" / "0" / LORA).read_bytes() == (saved / "guider" / LORA).read_bytes()
 
 
 def test_the_record_and_the_card_say_what_is_in_the_folder(saved, tiny_folder) -> None:

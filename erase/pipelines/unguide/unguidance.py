@@ -9,7 +9,8 @@ A benign image takes at most 1.25 times, and one that shows the target at most 2
 pipeline. Where the empty prompt is not in the base's call, because there is a negative prompt or no classifier-free
 guidance, to observe it takes one more row; fewer steps are then observed, and decide by a threshold of their own, if
 they told every target. Then the bounds hold from 4 steps on with guidance, from 6 on with a negative prompt and from 20
-on without guidance, where a plain step is one row; with less steps one is observed all the same.
+on without guidance, where a plain step is one row; with less steps one is observed all the same. A callback that ends
+the guidance on the way makes the plain image cheaper, but what is observed as dear as before.
 
 While a sample is undecided it follows the base. So the samples that are then decided benign have followed nothing else
 (with ``benign_weight`` 1), and the disagreement is measured where the authors measure it: along the base's way.
@@ -29,12 +30,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 
 ADAPTER = "unguide"
@@ -112,11 +114,16 @@ class UnGuidance(BaseGuidance):
         return guider
 
     def save_pretrained(self, folder: str | Path, **unused: Any) -> None:  # noqa: ANN401 - diffusers' options
-        """Write the settings, the adapter and this file, which the folder needs to be loaded."""
+        """Write the settings, the adapter and this file, which the folder needs to be loaded.
+
+        The adapter's file is as ``save_lora_weights`` of diffusers writes it, but for what differs from run to run: the
+        order of a set, and that of several entries of a header.
+        """
         self.save_config(folder)
-        StableDiffusionPipeline.save_lora_weights(
-            folder, unet_lora_layers=self.weights, unet_lora_adapter_metadata=self._lora_config().to_dict()
-        )
+        settings = self._lora_config().to_dict() | {"target_modules": sorted(self.config.target_modules)}
+        header = json.dumps({f"unet.{name}": value for name, value in settings.items()}, indent=2, sort_keys=True)
+        tensors = {f"unet.{name}": tensor for name, tensor in self.weights.items()}
+        save_file(tensors, Path(folder) / LORA, metadata={LORA_ADAPTER_METADATA_KEY: header})
         shutil.copyfile(__file__, Path(folder) / "unguidance.py")
 
     def attach(self, unet: UNet2DConditionModel) -> None:
@@ -160,7 +167,7 @@ class UnGuidance(BaseGuidance):
 
         Args:
             unet: The UNet with the adapter.
-            is_guided: Whether each sample has two rows, unconditional ones first.
+            is_guided: Whether each sample has two rows, unconditional ones first; later calls may have one or two.
             steps: The calls that the images will take.
             weight: w for all samples or for each, in the place of a decision.
             empty_prompt: Embeddings of the empty prompt, (1, tokens, channels); needed for a decision if ``mode`` is
@@ -169,7 +176,8 @@ class UnGuidance(BaseGuidance):
 
         Raises:
             ValueError: The adapter is not as it was trained, ``empty_prompt`` is missing, there is no step after the
-                decision, or the UNet was called with what cannot be split by rows.
+                decision, the UNet was called with what cannot be split by rows, or the prompts of which it is decided
+                changed.
             RuntimeError: The block ended before the decision.
         """
         if weight is None and steps < 2:
@@ -256,7 +264,7 @@ class _Generation:
     ) -> None:
         self.guider, self.unet, self.layers, self.is_guided = guider, unet, layers, is_guided
         self.steps, self.given, self.empty = steps, weight, empty
-        self.is_empty_there = False  # whether the base's call has the empty prompt
+        self.prompts = torch.empty(0)  # (samples, tokens, channels), of the first call
         self.observation = Observation(0, math.nan)
         self.calls = 0
         self.is_decided = False
@@ -271,11 +279,16 @@ class _Generation:
         if self.is_inside:
             return None
         _refuse_unknown(inputs, arguments)
-        base = output[0]
-        count = len(base) // (2 if self.is_guided else 1)
+        base, embeds = output[0], arguments[_ROWS]
         if self.calls == 0:
-            self._begin(count, arguments[_ROWS])
+            self._begin(len(base) // (2 if self.is_guided else 1), embeds)
         self.calls += 1
+        count = len(self.weight)
+        if self.given is None and not torch.equal(embeds[-count:], self.prompts):
+            raise ValueError(
+                "The prompt embeddings changed during the generation, but what shows the target is decided for the "
+                "first ones: leave them as they are, or pass the weight."
+            )
         if not self.is_decided:
             self._observe(base, count, inputs, arguments)
             if self.calls == self.observation.steps:
@@ -286,7 +299,7 @@ class _Generation:
             return None
         rows = [half + sample for half in range(0, len(base), count) for sample in samples]
         weight = self.weight.repeat(len(base) // count)[rows].view(-1, 1, 1, 1).to(base.dtype)
-        adapter = self._predict(rows, inputs, arguments, arguments[_ROWS][rows])
+        adapter = self._predict(rows, inputs, arguments, embeds[rows])
         blended = base.clone()
         blended[rows] = weight * base[rows] + (1 - weight) * adapter
         return (blended, *output[1:]) if isinstance(output, tuple) else type(output)(blended)
@@ -300,14 +313,13 @@ class _Generation:
             self.weight = torch.tensor(given, dtype=torch.float32, device=embeds.device)
             self.is_decided = True
             return
+        self.prompts = embeds[-count:].clone()  # a callback may change the tensor itself
         extra = 1
         if self.empty is not None:
             tokens = embeds.shape[1]
             copies = math.ceil(tokens / self.empty.shape[1])
             self.empty = self.empty.to(embeds).repeat(1, copies, 1)[:, :tokens].expand_as(embeds[:count])
-            # the caller encoded it in another batch
-            self.is_empty_there = self.is_guided and torch.allclose(embeds[:count], self.empty, rtol=1e-2, atol=1e-3)
-            extra = 2 if self.is_empty_there else 3
+            extra = 2 if _is_there(self.empty, embeds) else 3
         self.observation = self.guider.observation(self.steps, rows=2 if self.is_guided else 1, extra=extra)
 
     def _observe(self, base: torch.Tensor, count: int, inputs: tuple, arguments: dict[str, Any]) -> None:
@@ -316,7 +328,7 @@ class _Generation:
         prompts, reference = arguments[_ROWS][rows], base[rows]
         if self.empty is not None:
             known = base[:count]
-            if not self.is_empty_there:
+            if not _is_there(self.empty, arguments[_ROWS]):  # a callback may have ended the guidance
                 known = self._predict(rows, inputs, arguments, self.empty, adapter=False)
             rows, prompts, reference = rows * 2, torch.cat([prompts, self.empty]), torch.cat([reference, known])
         difference = self._predict(rows, inputs, arguments, prompts).float() - reference.float()
@@ -354,6 +366,11 @@ class _Generation:
         finally:
             _switch(self.layers, on=False)
             self.is_inside = False
+
+
+def _is_there(empty: torch.Tensor, embeds: torch.Tensor) -> bool:
+    """Return whether the unconditional rows are the empty prompt, which the caller encoded in another batch."""
+    return len(embeds) > len(empty) and torch.allclose(embeds[: len(empty)], empty, rtol=1e-2, atol=1e-3)
 
 
 def _statistic(disagreements: Sequence[torch.Tensor]) -> torch.Tensor:
