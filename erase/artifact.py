@@ -4,9 +4,11 @@ Two forms: ``pipeline`` is a standalone diffusers folder; ``delta`` holds only t
 ``model_index.json``, so that nothing can load it un-erased. ``erasure.json`` says how it came about.
 """
 
+import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
@@ -46,6 +48,7 @@ def save(
     method: str,
     config: dict[str, Any],
     concept: Concept,
+    retain: Sequence[str] | None,
     base: dict[str, str | None],
     run: Run | None,
     form: str = "pipeline",
@@ -58,6 +61,7 @@ def save(
         method: The name of the erasing method.
         config: The resolved settings.
         concept: What was erased.
+        retain: The retain prompts, which the settings may name by their file; None if nobody knows them.
         base: ``base_model.identity`` of what the pipeline was before.
         run: The run, for its seed, its cost and its log; None if the erasure was made elsewhere and nobody knows them.
         form: ``pipeline`` or ``delta``.
@@ -70,6 +74,7 @@ def save(
         "method": method,
         "concept": json.loads(json.dumps(asdict(concept))),
         "config": config,
+        "retain": None if retain is None else retain_record(retain),
         "base": base,
         "seed": run.seed if run else None,
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
@@ -180,6 +185,16 @@ def verify(folder: Path, card: dict[str, Any]) -> None:
         takes_part = name.partition("/")[0] in components or name in ("model_index.json", DELTA, *guided.CODE)
         if takes_part and name not in card["files"]:
             raise ValueError(f"{path} was added after the erasure and could be loaded in its place: remove it.")
+
+
+def retain_record(prompts: Sequence[str]) -> dict[str, Any]:
+    """Return what is recorded of the retain prompts: their number, and a hash of their texts in their order.
+
+    Example:
+        >>> retain_record(["a dog"])["prompts"], retain_record(["a dog"]) == retain_record(["a cat"])
+        (1, False)
+    """
+    return {"prompts": len(prompts), "sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()}
 
 
 def versions() -> dict[str, str]:

@@ -115,8 +115,10 @@ def _cost_line(facts: dict[str, Any]) -> str:
     cost = facts["cost"]
     if cost is None:
         return f"Not known: it was made elsewhere. Saved here in {facts['dtype']}."
+    recomputed = cost.get("unet_recomputed", 0)  # not counted in records of earlier versions
+    again = f", which computed {recomputed:,} forwards again" if recomputed else ""
     return (
-        f"{cost['unet_forwards']:,} UNet forwards and {cost['unet_backwards']:,} backwards (in samples), "
+        f"{cost['unet_forwards']:,} UNet forwards and {cost['unet_backwards']:,} backwards (in samples){again}, "
         f"{cost['seconds']:.1f} seconds on {facts['config']['device']} in {facts['dtype']}, seed {facts['seed']}."
     )
 

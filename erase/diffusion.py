@@ -268,11 +268,13 @@ def select_parameters(pipe: DiffusionPipeline, variant: str) -> dict[str, torch.
     return parameters
 
 
-def select_text_encoder_parameters(pipe: DiffusionPipeline, layers: Sequence[int]) -> dict[str, torch.nn.Parameter]:
+def select_text_encoder_parameters(
+    pipe: DiffusionPipeline, layers: Sequence[int], *, by_prefix: bool = False
+) -> dict[str, torch.nn.Parameter]:
     """Return the text encoder's parameters by name: those of some layers, or with none given of its whole encoder.
 
-    The whole encoder is all layers and the final layer norm, never the embeddings. A layer is told by its number: the
-    authors' prefix match takes layers 10 and 11 for layer 1.
+    The whole encoder is all layers and the final layer norm, never the embeddings. A layer is told by its number, or
+    as in AdvUnlearn's code ``by_prefix``: layers 10 and 11 are then taken for layer 1 as well.
     """
     named = dict(pipe.text_encoder.named_parameters())
     if any("lora_" in name for name in named):
@@ -285,6 +287,9 @@ def select_text_encoder_parameters(pipe: DiffusionPipeline, layers: Sequence[int
         raise ValueError(
             f"The text encoder has no layer {unknown[0]}: choose from 0 to {max(numbers.values())}, or none for all."
         )
+    if layers and by_prefix:
+        digits = tuple(map(str, layers))
+        return {name: named[name] for name, number in numbers.items() if str(number).startswith(digits)}
     if layers:
         return {name: named[name] for name, number in numbers.items() if number in layers}
     return {name: tensor for name, tensor in named.items() if name in numbers or ".final_layer_norm." in f".{name}"}

@@ -64,6 +64,7 @@ def run_experiment(
             method=config.method,
             config=_recorded(config),
             concept=config.to_concept(),
+            retain=retain,
             base=base,
             run=run,
             form=config.save,
@@ -120,12 +121,23 @@ def is_complete(config: RunConfig) -> bool:
 
 
 def _card_of_settings(config: RunConfig) -> dict[str, Any] | None:
-    """Return the record in ``config.out`` if it is one of these settings."""
+    """Return the record in ``config.out`` if it is one of these settings and of the same retain prompts.
+
+    A record of an earlier version has no hash of the prompts: if there are some, it is refused, as they may be others.
+    """
     if config.out is None or not (Path(config.out) / artifact.CARD).is_file():
         return None
     card = artifact.read_card(Path(config.out))
     settings = _recorded(replace(config, device=base_model.pick_device(config.device)))
-    return card if card["config"] == settings else None
+    if card["config"] != settings:
+        return None
+    retain = config.retain_prompts()
+    if "retain" not in card and retain:
+        raise ValueError(
+            f"{config.out} does not record its retain prompts, so they may be others than those of now: choose another "
+            "output, or remove it to erase again."
+        )
+    return card if card.get("retain", artifact.retain_record([])) == artifact.retain_record(retain) else None
 
 
 def artifact_bytes(config: RunConfig) -> int:

@@ -34,12 +34,17 @@ class Plan(NamedTuple):
     is_done: bool  # the output holds the result of these settings
 
     @property
+    def unet_recomputed(self) -> int:
+        """What backwards compute again, in samples: once each with gradient checkpointing."""
+        return self.unet_backwards * self.config.gradient_checkpointing
+
+    @property
     def seconds(self) -> float | None:
-        """The estimated time: what the UNet takes, for one sample at a time; a recomputing backward takes one more."""
+        """The estimated time: what the UNet takes, for one sample at a time."""
         if self.seconds_per_forward is None:
             return None
-        per_backward = _BACKWARD + self.config.gradient_checkpointing
-        return self.seconds_per_forward * (self.unet_forwards + per_backward * self.unet_backwards)
+        forwards = self.unet_forwards + self.unet_recomputed
+        return self.seconds_per_forward * (forwards + _BACKWARD * self.unet_backwards)
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -77,10 +82,13 @@ def describe(plan: Plan) -> str:
     about = later if disk is None else "not estimated for this model family"
     if seconds is not None:
         about = f"about {duration(seconds)} on {plan.config.device} (one forward: {per_forward:.3g} ms)"
+    per_update = f", {plan.unet_forwards / plan.updates:.3g} per update" if plan.unet_forwards and plan.updates else ""
+    recomputed = {"recomputed": f"{plan.unet_recomputed:,} samples, in backwards"} if plan.unet_recomputed else {}
     lines = {
         "updates": f"{plan.updates:,}",
-        "UNet forwards": f"{plan.unet_forwards:,} samples",
+        "UNet forwards": f"{plan.unet_forwards:,} samples{per_update}",
         "UNet backwards": f"{plan.unet_backwards:,} samples",
+        **recomputed,
         "images": f"{plan.images:,}",
         "disk": later if disk is None else f"{kind}{disk / 1e6:,.3g} MB, and {CARD} with its cost",
         "time": about,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Cost:
     seconds: float = 0.0
     unet_forwards: int = 0
     unet_backwards: int = 0
+    unet_recomputed: int = 0  # by backwards, block by block, under gradient checkpointing: not among the forwards
 
 
 class Run:
@@ -42,8 +44,7 @@ class Run:
         seed: All randomness derives from it through ``generator``; no global generator is used.
         device: Where the pipeline is; a run moves nothing that the caller gave it.
         dtype: The pipeline's precision; trained tensors are fp32 while they are trained.
-        gradient_checkpointing: Whether blocks are computed again in a backward, see ``erase.delta.only_trainable``;
-            that is not counted, as it calls the blocks and not the UNet.
+        gradient_checkpointing: Whether blocks are computed again in a backward, see ``erase.delta.only_trainable``.
         folder: Where ``log.jsonl``, ``checkpoint.safetensors`` and ``pool.safetensors`` live; ``None`` writes none.
         quiet: No progress bars.
         checkpoint_seconds: The least time between two checkpoints.
@@ -259,10 +260,12 @@ class Run:
         self._cost().unet_forwards += len(sample)
         if sample.requires_grad:
             # a hook on the tensor fires once for every backward through this forward, and goes with its graph
-            sample.register_hook(self._count_backward)
+            is_recomputed = bool(module.is_gradient_checkpointing)  # by the caller's own switch as well
+            sample.register_hook(partial(self._count_backward, is_recomputed=is_recomputed))
 
-    def _count_backward(self, gradient: torch.Tensor) -> None:
+    def _count_backward(self, gradient: torch.Tensor, *, is_recomputed: bool) -> None:
         self._cost().unet_backwards += len(gradient)
+        self._cost().unet_recomputed += len(gradient) * is_recomputed
 
     def _cost(self) -> Cost:
         return self._costs.setdefault(self._stage, Cost())

@@ -14,11 +14,13 @@ import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import RLock
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from erase.concept import Concept
 from erase.methods import advunlearn, doco, esd
@@ -169,6 +171,7 @@ def forget_optimizer(policy: str, name: str) -> str:
 
 
 if __name__ == "__main__":
+    tqdm.set_lock(RLock())  # its own lock is shared between processes: one killed with it would block all that follow
     torch.set_num_threads(1)  # before the first computation: a pool of threads would not survive the fork
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports torch._dynamo here and not in every process
     pipeline()

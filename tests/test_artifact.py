@@ -1,6 +1,7 @@
 """What an erasure leaves on disk: opened by strangers, refused when damaged, whole or not there at all."""
 
 import copy
+import hashlib
 import json
 import os
 import resource
@@ -79,9 +80,9 @@ def kill(event, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(kill)
-config = {"method": "esd", "device": "cpu"}
+config, concept = {"method": "esd", "device": "cpu"}, Concept(target="Cats")
 identity = base_model.identity(base)
-artifact.save(pipe, Path(out), method="esd", config=config, concept=Concept(target="Cats"), base=identity, run=Run())
+artifact.save(pipe, Path(out), method="esd", config=config, concept=concept, retain=[], base=identity, run=Run())
 """
 
 
@@ -111,6 +112,7 @@ def save(pipe: DiffusionPipeline, out: Path, base: Path, form: str = "pipeline")
         method="esd",
         config={"method": "esd", "device": "cpu", "params": {"steps": 5}},
         concept=Concept(target=("Cats", "Dogs"), anchor="an animal", kind="object"),
+        retain=["a fish"],
         base=base_model.identity(str(base)),
         run=Run(seed=3),
         form=form,
@@ -192,9 +194,10 @@ def test_the_record_is_complete(erased, tiny_folder):
     assert (card["method"], card["form"], card["seed"], card["dtype"]) == ("esd", "pipeline", 3, "float32")
     assert card["concept"]["target"] == ["Cats", "Dogs"]
     assert card["config"]["params"] == {"steps": 5}
+    assert card["retain"] == {"prompts": 1, "sha256": hashlib.sha256(b'["a fish"]').hexdigest()}
     assert card["base"] == {"id": str(tiny_folder), "revision": None, "hash": base_model.hash_weights(tiny_folder)}
     assert {"erase", "python", "torch", "diffusers", "transformers"} <= card["versions"].keys()
-    assert {"seconds", "peak_memory_bytes", "unet_forwards", "unet_backwards"} <= card["cost"].keys()
+    assert {"seconds", "peak_memory_bytes", "unet_forwards", "unet_backwards", "unet_recomputed"} <= card["cost"].keys()
     assert card["changed_tensors"] == [f"unet.{KEY}"]
     present = {path.relative_to(erased).as_posix() for path in erased.rglob("*") if path.is_file()}
     assert present == {*card["files"], "erasure.json"}

@@ -22,7 +22,7 @@ from erase.artifact import read_card
 from erase.cli import main
 from erase.config import read_config
 from erase.experiment import run_experiment
-from erase.plan import make_plan
+from erase.plan import describe, make_plan
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ def test_dry_run_prints_settings_that_read_back_and_writes_nothing(call, tmp_pat
     assert settings["out"] == "o"
     for line in (
         r"updates: +7",
-        r"UNet forwards: +\d+ samples",
+        r"UNet forwards: +107 samples, 15\.3 per update",
         r"UNet backwards: +7 ",
         r"images: +0",
         "disk: .* MB",
@@ -163,6 +163,41 @@ def test_several_seeds_give_a_result_each_and_go_on_where_they_were_stopped(call
         code, _, err = call(*command, "--seeds", "0-2", *given)
         assert code == 2
         assert "Both one seed and the seeds '0-2' are given" in err
+
+
+def test_a_retain_file_with_other_prompts_is_another_setting(call, tmp_path, tiny_folder):
+    run = ["run", "--method", "uce", "--target", "Cats", "--base-model", str(tiny_folder), "--out", "o", "--quiet"]
+    command = [*run, "retain=[keep.csv]", "--seeds", "0"]
+    keep, card = tmp_path / "keep.csv", tmp_path / "o-seed0" / "erasure.json"
+    keep.write_text("prompt\na dog\na fish\n")
+    assert call(*command)[:2] == (0, "Saved: o-seed0\n")
+    recorded = read_card(tmp_path / "o-seed0")
+    assert recorded["config"]["retain"] == ["keep.csv"]
+    assert (recorded["retain"]["prompts"], len(recorded["retain"]["sha256"])) == (2, 64)
+    assert call(*command)[1].startswith("Skipped: o-seed0")
+    keep.write_text("prompt,seed\na dog,1\na fish,2\n")  # the same prompts
+    assert call(*command)[1].startswith("Skipped: o-seed0")
+    keep.write_text("prompt\na dog\na house\n")
+    for more in ([], ["--dry-run"]):
+        code, out, err = call(*command, *more)
+        assert (code, out) == (2, "")
+        assert "o-seed0 already holds something" in err
+    card.write_text(json.dumps({name: value for name, value in recorded.items() if name != "retain"}))
+    for more in ([], ["--dry-run"]):
+        code, _, err = call(*command, *more)
+        assert code == 2
+        assert "o-seed0 does not record its retain prompts" in err
+        assert err.count("\n") == 1
+    assert erase.load_erased("o-seed0")
+
+
+def test_a_record_without_retain_prompts_is_that_of_a_run_without(call, tmp_path, tiny_folder):
+    command = ["run", "--method", "block_list", "--target", "Cats", "--base-model", str(tiny_folder), "--seeds", "0"]
+    assert call(*command, "--out", "o", "--quiet")[0] == 0
+    recorded = read_card(tmp_path / "o-seed0")
+    assert recorded.pop("retain")["prompts"] == 0
+    (tmp_path / "o-seed0" / "erasure.json").write_text(json.dumps(recorded))  # as an earlier version wrote it
+    assert call(*command, "--out", "o", "--quiet")[1].startswith("Skipped: o-seed0")
 
 
 def test_a_dry_run_prints_the_plan_of_finished_runs_too_and_says_which_exist(call, tmp_path, tiny_folder):
@@ -369,6 +404,7 @@ def test_a_run_goes_on_with_gradient_checkpointing_and_its_result_loads_as_any_o
     assert cards["o"]["config"] == cards["p"]["config"]
     assert [cards[name]["cost"]["gradient_checkpointing"] for name in "op"] == [True, False]
     assert [cards[name]["cost"]["unet_backwards"] for name in "op"] == [4, 4]
+    assert [cards[name]["cost"]["unet_recomputed"] for name in "op"] == [0, 0]  # it was switched on after the updates
     pipes = [erase.load_erased(tmp_path / name) for name in "op"]
     assert not pipes[0].unet.is_gradient_checkpointing
     for ours, theirs in zip(pipes[0].unet.parameters(), pipes[1].unet.parameters(), strict=True):
@@ -381,6 +417,8 @@ def test_gradient_checkpointing_makes_a_backward_longer_in_the_plan(tiny_folder)
     config = read_config(settings={"concept": {"target": ["Cats"]}, "base_model": str(tiny_folder)})
     plan = make_plan(config)
     longer = plan._replace(config=replace(config, gradient_checkpointing=True))
+    assert "# recomputed:     1,000 samples, in backwards\n" in describe(longer)
+    assert "recomputed" not in describe(plan)
     assert longer.seconds - plan.seconds == pytest.approx(plan.seconds_per_forward * plan.unet_backwards)
 
 
@@ -420,7 +458,10 @@ def test_python_does_what_the_command_line_does(call, tmp_path, tiny_folder):
     call("run", "--target", "Cats", "--base-model", tiny_folder, "--out", "o", *QUICK)
     pipe = erase.erase_concept(str(tiny_folder), "Cats", out="p", quiet=True, **settings)
     erase.erase_concept(str(tiny_folder), "Cats", out="c", gradient_checkpointing=True, quiet=True, **settings)
-    assert read_card(tmp_path / "c")["cost"]["gradient_checkpointing"]
+    cost = read_card(tmp_path / "c")["cost"]
+    assert (cost["gradient_checkpointing"], cost["unet_recomputed"]) == (True, 4)
+    assert "4 backwards (in samples), which computed 4 forwards again" in (tmp_path / "c" / "README.md").read_text()
+    assert "again" not in (tmp_path / "o" / "README.md").read_text()
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "o" / weights).read_bytes() == (tmp_path / "p" / weights).read_bytes()
     again = erase.erase_concept(erase.load_erased("p"), "Dogs", out="q", quiet=True, **settings)

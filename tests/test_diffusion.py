@@ -74,6 +74,8 @@ def test_text_encoder_layers_are_told_by_number(tiny_pipe) -> None:
     tiny_pipe.text_encoder = type(tiny_pipe.text_encoder)(config)
     first = diffusion.select_text_encoder_parameters(tiny_pipe, [1])
     assert {name.split(".")[2] for name in first} == {"1"}  # 10 and 11 begin with 1
+    upstream = diffusion.select_text_encoder_parameters(tiny_pipe, [0, 1], by_prefix=True)
+    assert {name.split(".")[2] for name in upstream} == {"0", "1", "10", "11"}
     whole = diffusion.select_text_encoder_parameters(tiny_pipe, [])
     left = {name for name, _ in tiny_pipe.text_encoder.named_parameters()} - whole.keys()
     assert left == {"embeddings.token_embedding.weight", "embeddings.position_embedding.weight"}

@@ -42,6 +42,7 @@ def test_every_forward_and_backward_is_counted_in_samples_whoever_calls(tiny_pip
     assert cost["seconds"] == pytest.approx(sum(stage["seconds"] for stage in cost["by_stage"].values()))
     assert cost["peak_memory_bytes"] > 2**20
     assert not unet._forward_hooks
+    assert cost["unet_recomputed"] == 0
     json.dumps(cost)
     with pytest.raises(RuntimeError, match="stop"), run.measure(unet), run.stage("training"):
         raise RuntimeError("stop")

@@ -72,6 +72,7 @@ def read(
         method=made_by,
         config={"imported": _record(opened, found, changes, concept)},
         concept=concept,
+        retain=None,
         base=base_models.identity(base_model),
         run=None,
         form=form,
@@ -171,7 +172,7 @@ def _fused(name: str, low_rank: LowRank, base: Mapping[str, torch.Tensor], path:
 
 def _record(source: Source, layout: str, changes: Changes, concept: Concept) -> dict[str, Any]:
     """Return what is known of the origin, and what nobody wrote down."""
-    missing = ["seed", "cost", "versions"]
+    missing = ["seed", "cost", "versions", "retain"]
     missing += [] if changes.settings else ["settings"]
     missing += [] if concept.anchor else ["anchor"]  # an empty one is not known to be the unconditional prompt
     return {

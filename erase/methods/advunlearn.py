@@ -6,7 +6,8 @@ then minimises the ESD loss at c + delta* (eq. 3) and gamma times the distance f
 Every x_t and every base prediction is computed once, before training: exact, since the UNet never changes and x_t is
 drawn with the base's text encoder. ``compat: upstream`` repeats three defects of the authors' attack: gradients are
 never zeroed, the prefix before the last step is used, and room for it is made after as many tokens as the prompt has
-words. It also evaluates student and base at timesteps above that of x_t, as they do (``erase.trajectories``).
+words. It also evaluates student and base at timesteps above that of x_t, as they do (``erase.trajectories``), and
+layer 1 stands for layers 10 and 11 as well, since they tell a layer by the first digits of its number.
 """
 
 import logging
@@ -163,7 +164,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     if config.component == "unet":
         parameters = select_parameters(pipe, "x")
     else:
-        parameters = select_text_encoder_parameters(pipe, config.layers)
+        parameters = select_text_encoder_parameters(pipe, config.layers, by_prefix=config.compat == "upstream")
     logger.info("AdvUnlearn trains %d tensors, %d retain prompts", len(parameters), len(schedule.retain))
     with run.measure(pipe.unet), only_trainable(pipe, parameters, gradient_checkpointing=run.gradient_checkpointing):
         texts = ["", *(text for pair in schedule.pairs() for text in pair)]

@@ -38,7 +38,9 @@ class Config:
             other layers (nudity, global concepts).
         trajectory: Where x_t comes from: ``frozen``, ``stale`` or ``fresh``, see ``erase.trajectories``.
         pool_size: States to cache under ``frozen``; two forwards each, nearly four with ``compat="upstream"``. With an
-            anchor a state takes more, so about half as many are cached, and the pool costs the same.
+            anchor a state takes more, so about half as many are cached, and the pool costs the same. Every forget
+            prompt takes a walk at least, so the pool outgrows this where the number of prompts, times
+            ``num_inference_steps``, exceeds it, or with an anchor three quarters of it.
         refresh: Updates between two walks of the student under ``stale``.
         compat: ``none`` or ``upstream``, see ``erase.trajectories``.
     """

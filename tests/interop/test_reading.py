@@ -75,14 +75,14 @@ def test_the_record_says_what_is_known_and_what_is_not(authors, tmp_path, tiny_f
     out = read(path, tmp_path / "out", tiny_folder)
     card = artifact.read_card(out)
     imported = card["config"]["imported"]
-    assert (card["seed"], card["cost"]) == (None, None)
+    assert (card["seed"], card["cost"], card["retain"]) == (None, None, None)
     assert card["concept"]["target"] == ["a cat"]
     assert card["base"]["id"] == str(tiny_folder)
     assert imported["file"] == "lora.pth"
     assert len(imported["sha256"]) == 64
     assert imported["settings"]["lora_alpha"] == 4
     assert "without the guidance" in imported["notes"][0]
-    assert imported["not_recorded"] == ["seed", "cost", "versions", "anchor"]
+    assert imported["not_recorded"] == ["seed", "cost", "versions", "retain", "anchor"]
     text = (out / "README.md").read_text()
     assert f"# a cat said to be erased from the folder {tiny_folder.name}\n" in text
     assert "is said to be erased by whoever imported `lora.pth`" in text

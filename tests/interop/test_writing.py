@@ -25,6 +25,7 @@ def save(pipe: StableDiffusionPipeline, out: Path, base: Path, form: str = "pipe
         "method": "esd",
         "config": {"method": "esd", "device": "cpu"},
         "concept": CAT,
+        "retain": [],
         "run": Run(),
         "form": form,
     }

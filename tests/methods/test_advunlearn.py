@@ -213,6 +213,21 @@ def test_only_the_trained_layers_change(tiny_pipe, layers: list[int]) -> None:
     assert [hash_tensors(part.state_dict()) for part in (tiny_pipe.vae, tiny_pipe.unet)] == others
 
 
+def test_upstream_trains_layers_10_and_11_with_layer_1(tiny_pipe) -> None:
+    encoder_config = tiny_pipe.text_encoder.config
+    encoder_config.num_hidden_layers = 12
+    tiny_pipe.text_encoder = type(tiny_pipe.text_encoder)(encoder_config).eval()
+    trained = {}
+    for compat in ("none", "upstream"):
+        pipe = copy.deepcopy(tiny_pipe)
+        run_adv(pipe, layers=[1], compat=compat)
+        layers = enumerate(zip(pipe.text_encoder.encoder.layers, tiny_pipe.text_encoder.encoder.layers, strict=True))
+        trained[compat] = [
+            number for number, (ours, base) in layers if not torch.equal(ours.mlp.fc1.weight, base.mlp.fc1.weight)
+        ]
+    assert trained == {"none": [1], "upstream": [1, 10, 11]}
+
+
 def test_the_target_goes_and_retain_prompts_stay(tiny_pipe) -> None:
     base, free = copy.deepcopy(tiny_pipe), copy.deepcopy(tiny_pipe)
     settings = {"steps": 40, "warmup_steps": 10, "lr": 3e-3, "attack_steps": 2}

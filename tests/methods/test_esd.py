@@ -1,15 +1,18 @@
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMPipeline, UNet2DConditionModel
 
 from erase.concept import Concept
+from erase.config import method_config, read_config
 from erase.methods import esd
 from erase.run import Run, hash_tensors
 
 
+REPOSITORY = Path(__file__).parents[2]
 CAT = Concept(target="a cat", kind="object")
 SMALL = {"steps": 6, "num_inference_steps": 4, "pool_size": 8, "lr": 1e-3}
 
@@ -220,6 +223,27 @@ def test_the_defaults_keep_both_bounds_with_an_anchor_and_several_prompts_too(an
         sampling = esd.Config(steps=steps).sampling()
         kept = sampling.kept_states(has_anchor=bool(anchor))
         assert kept * sampling.pool_trajectories(targets, has_anchor=bool(anchor)) == (99 if anchor else 200)
+
+
+@pytest.mark.parametrize(("prompts", "walk", "anchor"), [(4, 50, ""), (20, 10, ""), (3, 50, "a"), (6, 25, "a")])
+def test_both_bounds_hold_up_to_so_many_prompts_times_steps_of_a_walk(prompts: int, walk: int, anchor: str) -> None:
+    def forwards_per_update(prompts: int, steps: int) -> float:
+        concept = Concept(target="a cat", anchor=anchor, templates=tuple(f"{{}} {i}" for i in range(prompts)))
+        config = esd.Config(steps=steps, num_inference_steps=walk)
+        return esd.plan(None, concept, [], config)["unet_forwards"] / steps
+
+    assert prompts * walk == (150 if anchor else 200)
+    assert forwards_per_update(prompts, 200) <= 3
+    assert forwards_per_update(prompts, 1000) <= 1.5
+    assert forwards_per_update(prompts + 1, 200) > 3
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "esd").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_configurations_keep_the_bound(path: Path) -> None:
+    config = read_config(str(path))
+    planned = esd.plan(None, config.to_concept(), [], method_config(config))
+    assert planned["updates"] == planned["unet_backwards"] == 1000
+    assert planned["unet_forwards"] <= 1.5 * 1000
 
 
 @pytest.mark.parametrize("policy", ["frozen", "stale", "fresh"])
