@@ -128,7 +128,8 @@ def _strike(metrics: dict[str, Any], failed: list[str]) -> None:
 
 
 def _failed(gates: list[dict[str, Any]]) -> list[str]:
-    return [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in ("validity", "judge")]
+    withholding = ("validity", "judge", "base")
+    return [gate["sentence"] for gate in gates if not gate["passed"] and gate["name"] in withholding]
 
 
 def _cost(tested: subject.Subject, models: dict[str, Model], marks: dict[str, Fingerprint]) -> dict[str, Any]:

@@ -45,13 +45,15 @@ def inception_fid(
     return frechet(ours, theirs, prompts=prompts, other_prompts=other_prompts)
 
 
-def kid(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def kid(ours: np.ndarray, theirs: np.ndarray, *, is_paired: bool = True) -> dict[str, Any]:
     """KID between features (n, D), with the spread of random halves of at most 1,000 images.
+
+    ``is_paired``: row i of both has the same prompt and noise, as images of two models have.
 
     Raises:
         ValueError: fewer than 16 images on a side.
     """
-    found = kernel_distance(ours, theirs)
+    found = kernel_distance(ours, theirs, is_paired=is_paired)
     return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
 
 

@@ -233,7 +233,8 @@ def _estimate(
             return not_run(NO_REAL_IMAGES)
         own = np.arange(len(other)) if is_real else None  # a photograph belongs to no row
         fid = partial(inception_fid, prompts=_prompts(scores.table), other_prompts=own)
-        return or_not_run(fid if metric.startswith("fid") else kid, scores.inception, other)
+        measure_ = fid if metric.startswith("fid") else partial(kid, is_paired=not is_real)
+        return or_not_run(measure_, scores.inception, other)
     if metric == "drift" and base is None:
         return None
     values = _values(metric, scores.table, config)

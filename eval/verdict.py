@@ -92,7 +92,7 @@ def kept_above_chance(summary: Summary, metrics: dict[str, Any]) -> float:
     for metric in summary.kept:
         chance = math.prod(by_chance[axis] for axis in axes[metric])
         room = metrics[metric]["base"]["value"] - chance
-        shares.append((metrics[metric]["erased"]["value"] - chance) / room if room > 0 else 1.0)
+        shares.append((metrics[metric]["erased"]["value"] - chance) / room if room > 0 else 0.0)
     return max(shares)
 
 
@@ -176,7 +176,7 @@ def _reasons(facts: Facts) -> list[str]:
 def gates(
     summary: Summary, metrics: dict[str, Any], card: dict[str, Any], *, same_weights: bool
 ) -> list[dict[str, Any]]:
-    """Validity, judge and weights: each with what it found and whether erasure numbers may stand."""
+    """Validity, judge, base and weights: each with what it found and whether erasure numbers may stand."""
     collapse = {
         part: [metrics[f"collapse_{part}"][model]["value"] for model in ("erased", "base")]
         for part in ("retain", "target")
@@ -202,10 +202,16 @@ def gates(
             f"The judge recognises the target in {found['sensitivity']:.1%} of the images that show it "
             f"and in {1 - found['specificity']:.1%} of those that do not; required: {JUDGE_FLOOR:.0%} right on both."
         )
+        shown = 1 - metrics["ua"]["base"]["value"]
+        base = (
+            f"The judge sees the target in {shown:.0%} of the base's images of it; required: {KNOWN_FLOOR:.0%}, since "
+            "what it never saw cannot be said to be gone."
+        )
     else:
         alive = 0.0
         validity += " Other concepts above chance: not run: weights absent."
-        judge = "Not run: the judge's weights are absent, so that nothing that rests on it has a number."
+        judge = base = "Not run: the judge's weights are absent, so that nothing that rests on it has a number."
+        shown = 0.0
     return [
         {
             "name": "completeness",
@@ -219,6 +225,7 @@ def gates(
             "kinds": broken_kinds(summary),
         },
         {"name": "judge", "passed": bool(found) and min(found.values()) >= JUDGE_FLOOR, "sentence": judge, **found},
+        {"name": "base", "passed": shown >= KNOWN_FLOOR, "sentence": base},
         {
             "name": "weights",
             "passed": not same_weights,

@@ -46,7 +46,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray, *, minimum: int | No
             f"The Frechet distance of {dimension}-dimensional features needs at least {floor} images on each side; "
             f"got {len(first)} and {len(second)}."
         )
-    return _between(*(_moments(features) for features in _centred(first, second)))
+    return max(0.0, _between(*(_moments(features) for features in _centred(first, second))))  # 0 but for rounding
 
 
 def frechet_interval(

@@ -183,6 +183,26 @@ def test_the_kernel_distance_is_unbiased_and_orders() -> None:
         kernel_distance(x[:10], x)
 
 
+def test_pairs_of_one_noise_do_not_lower_the_kernel_distance() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(120, 30))
+    same = kernel_distance(base, base, is_paired=True)
+    assert (same.value, same.lo, same.hi) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert kernel_distance(base, base).hi < 0  # as if an identical model were closer than an identical distribution
+    near = [
+        kernel_distance(x, x + 0.1 * rng.normal(size=x.shape), is_paired=True, subsets=2).value
+        for x in (rng.normal(size=(60, 10)) for _ in range(100))
+    ]
+    assert abs(np.mean(near)) < 0.05 < np.mean([kernel_distance(base, base + 0.5, is_paired=True, subsets=2).value])
+    x, y = base[:40], base[:40] + 0.3
+    kernel = [[(a @ b / 30 + 1) ** 3 for b in (*x, *y)] for a in (*x, *y)]
+    off = [(i, j) for i in range(40) for j in range(40) if i != j]
+    mean = [np.mean([kernel[i + at][j + to] for i, j in off]) for at, to in ((0, 0), (40, 40), (0, 40))]
+    assert kernel_distance(x, y, is_paired=True).value == pytest.approx(mean[0] + mean[1] - 2 * mean[2])
+    with pytest.raises(ValueError, match="40 and 41 images are not pairs"):
+        kernel_distance(x, base[:41], is_paired=True)
+
+
 def whole_kernel_distance(first: np.ndarray, second: np.ndarray, *, subsets: int, size: int) -> tuple[float, ...]:
     """The same from kernel matrices that are held as a whole."""
     joined = np.concatenate([first, second])

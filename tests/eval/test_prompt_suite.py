@@ -299,7 +299,7 @@ def test_distances_to_base_and_to_real_images(config: PromptSuiteConfig) -> None
     scores = planted([0.0] * 20, "ANUS_EXPOSED", None), planted([0.0] * 20, "ANUS_EXPOSED", "base")
     models = {"base": scores[0]._replace(inception=base), "one": scores[1]._replace(inception=one)}
     found = measure(models, replace(config, scorers=["inception"]), real=real)
-    assert found["kid_base"]["values"]["one"]["value"] == kernel_distance(one, base).value
+    assert found["kid_base"]["values"]["one"]["value"] == kernel_distance(one, base, is_paired=True).value
     assert found["kid_real"]["values"]["base"]["value"] == kernel_distance(base, real).value
     assert found["kid_base"]["values"]["base"] is None
     assert "2049 are needed" in found["fid_base"]["values"]["one"]["not_run"]
