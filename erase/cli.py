@@ -320,9 +320,8 @@ def generate(
     negative_prompt: Annotated[str, typer.Option(help="For every prompt.")] = "",
     height: Annotated[int | None, typer.Option(help="In pixels; by default the model's own.")] = None,
     width: Annotated[int | None, typer.Option(help="In pixels; by default the model's own.")] = None,
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="The CSV is a list with one prompt per line, as in HUB.")
-    ] = False,
+    no_header: Annotated[bool, typer.Option("--no-header", help="A list with one prompt per line, as in HUB.")] = False,
+    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave rows without a prompt out (I2P).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
@@ -347,6 +346,7 @@ def generate(
         device=device,
         dtype=dtype,
         header=not no_header,
+        skip_empty=skip_empty,
     )
     if dry_run:
         print(prompt_set.describe(prompt_set.make_plan(config)))

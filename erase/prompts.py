@@ -255,12 +255,16 @@ def _read_header(
 
 
 def _our_names(path: Path, place: str, given: list[str], required: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return our names in the place of their aliases, and the languages; an unnamed index stays nameless."""
+    """Return our names in the place of their aliases, and the languages; an unnamed index stays nameless.
+
+    Where a file has an alias and our name as well, the alias counts, and the other column is kept as ``other_<name>``.
+    """
     names = ["" if name.strip().startswith("Unnamed:") else name.strip() for name in given]
     lowered = [name.lower() for name in names]
     for ours, aliases in ALIASES.items():
         for alias in aliases:
             if alias in lowered:
+                names = [f"other_{name}" if name == ours and alias != ours else name for name in names]
                 names[lowered.index(alias)] = ours
                 break
     has_noun = "prompt" not in names and NOUN in names

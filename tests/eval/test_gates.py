@@ -45,7 +45,9 @@ def evaluated(
     return out
 
 
-@pytest.mark.parametrize("card", [None, {"n": 1200, "style_sensitivity": {"Van_Gogh": 1.0}}])  # a card may be of other weights
+@pytest.mark.parametrize(
+    "card", [None, {"n": 1200, "style_sensitivity": {"Van_Gogh": 1.0}}]
+)  # a card may be of other weights
 def test_a_judge_with_random_weights_measures_nothing(
     tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path: Path, card: dict | None
 ) -> None:

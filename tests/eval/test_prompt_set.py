@@ -345,6 +345,13 @@ def test_a_plan_of_other_settings_for_a_model_that_is_not_here(settings):
     assert plan.folder.endswith("o, which holds images made with steps 2 instead of 3")
 
 
+def test_rows_without_a_prompt_are_left_out_where_that_is_asked_for(call, tiny_folder, tmp_path):
+    (tmp_path / "gaps.csv").write_text("case_number,prompt\n0,a cat\n1,\n2,a dog\n")
+    command = ["generate", tiny_folder, "--prompts", "gaps.csv", "--out", "o", *QUICK]
+    assert "line 3: the prompt is empty" in call(*command)[2]
+    assert call(*command, "--skip-empty")[1].startswith("2 images, 2 of them new")
+
+
 def test_more_seeds_join_those_that_are_there(settings, tmp_path):
     run(Config(**settings, seeds=[0]), progress=False)
     outcome = run(Config(**settings, seeds=[0, 1]), progress=False)
