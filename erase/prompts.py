@@ -26,7 +26,7 @@ NOUN, NOUN_PROMPT = "noun", "a photo of {}"  # HUB's pinpoint-ness lists nouns a
 LFS_POINTER = "version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
 CONCEPT_KEYS = ("target", "reference", "synonyms", "other")  # of an UnGuide concept; each holds whole prompts
 # these become parts of file names, so a path in them would write outside the output folder
-NAME_COLUMNS = ("id", "style", "object", "concept", "kind", "family", "language", "class", "artist", "type")
+NAME_COLUMNS = ("id", "style", "object", "concept", "kind", "family", "language")
 MAX_SEED = 2**63 - 1  # torch.Generator.manual_seed
 
 

@@ -22,6 +22,7 @@ def write(folder: Path, content: str | bytes, name: str = "prompts.csv") -> Path
     ("content", "expected"),
     [
         ("case_number,prompt,evaluation_seed\n007,a cat,12\n", ("007", "a cat", 12, None, {})),
+        ("prompt,artist\na cat,AC/DC\n", ("0", "a cat", None, None, {"artist": "AC/DC"})),
         (
             "id,case_number,prompt,evaluation_seed,seed\nx,7,a cat,12,3\n",
             ("7", "a cat", 12, None, {"other_id": "x", "other_seed": "3"}),
@@ -50,6 +51,7 @@ def write(folder: Path, content: str | bytes, name: str = "prompts.csv") -> Path
     ],
     ids=[
         "esd",
+        "a-slash-in-no-name",
         "both-names",
         "index",
         "bom",
