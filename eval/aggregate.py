@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.distances import frechet, kid, or_not_run
+from eval.distances import frechet, kid, not_run, or_not_run
 from eval.grid import Target
 from eval.metrics.accuracy import Outcomes, fine_grained, unlearn_canvas
 from eval.metrics.intervals import Interval, cluster_bootstrap, ratio_interval, wider, wilson
@@ -341,11 +341,6 @@ def share_of_base(ours: Outcomes, base: Outcomes, *, resamples: int) -> dict[str
 def prompt_index(table: Table) -> np.ndarray:
     """Number the prompts of a table."""
     return np.unique(table["prompt_id"], return_inverse=True)[1]
-
-
-def not_run(why: str) -> dict[str, Any]:
-    """An estimate that could not be made: why, and no number."""
-    return {"value": None, "not_run": why, "n_images": 0}
 
 
 def _one_minus_ratio(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.aggregate import WEIGHTS_ABSENT, Model, Summary, not_run, prompt_index
+from eval.aggregate import WEIGHTS_ABSENT, Model, Summary, prompt_index
+from eval.distances import not_run
 from eval.grid import ROLES
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.intervals import wilson

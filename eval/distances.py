@@ -57,9 +57,14 @@ def kid(ours: np.ndarray, theirs: np.ndarray, *, is_paired: bool = True) -> dict
     return {"value": found.value, "lo": found.lo, "hi": found.hi, "ci_method": SUBSETS}
 
 
+def not_run(why: str) -> dict[str, Any]:
+    """An estimate that could not be made: why, and no number."""
+    return {"value": None, "not_run": why, "n_images": 0}
+
+
 def or_not_run(measure_: Callable[..., dict[str, Any]], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     """A measure of two sets of features (n, D), or its own reason why there are too few for a number."""
     try:
         return measure_(ours, theirs) | {"n_images": len(ours), "n": len(ours)}
     except ValueError as error:
-        return {"value": None, "not_run": str(error), "n_images": len(ours)}
+        return not_run(str(error)) | {"n_images": len(ours)}

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, not_run, prompt_index, share_of_base
+from eval.aggregate import KNOWN_FLOOR, VISIBLE, WEIGHTS_ABSENT, Summary, prompt_index, share_of_base
 from eval.aspects import ASPECTS, ERASURE, TITLES, check_aspects
 from eval.breakdown import JOINT, without_null, worst_retained
-from eval.distances import inception_fid, kid, or_not_run
+from eval.distances import inception_fid, kid, not_run, or_not_run
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.alignment import selective_alignment
 from eval.metrics.cmmd import cmmd

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.aggregate import BOOTSTRAP, not_run, proportion
-from eval.distances import inception_fid, kid, or_not_run
+from eval.aggregate import BOOTSTRAP, proportion
+from eval.distances import inception_fid, kid, not_run, or_not_run
 from eval.holistic import DIFFERENCE, UNPAIRED
 from eval.metrics.accuracy import Outcomes
 from eval.metrics.intervals import (

@@ -17,12 +17,13 @@ from safetensors.numpy import save_file
 from erase.concept import Concept
 from erase.prompts import find_data
 from eval import compare, report, subject
-from eval.aggregate import WEIGHTS_ABSENT, Model, not_run
+from eval.aggregate import WEIGHTS_ABSENT, Model
 from eval.aspects import check_aspects
 from eval.clock import Clock, drawing_modules, spent_by_all
 from eval.compare import SCHEMA_VERSION
 from eval.config import SuiteConfig, describe_suite, load_suite
 from eval.content import Made, build_report
+from eval.distances import not_run
 from eval.fingerprint import Fingerprint, fingerprint, hash_json
 from eval.generate import generate, image_settings, process_state
 from eval.grid import Target, attack_rows, check_labels, find_target, grid_rows, held_out_rows

@@ -151,7 +151,7 @@ def _code(facts: Facts) -> str:
 
 
 def _reasons(facts: Facts) -> list[str]:
-    withheld = " (withheld by a gate)" if _failed_gate(facts) in ("judge", "validity") else ""
+    withheld = " (withheld by a gate)" if _failed_gate(facts) else ""
     reasons = []
     if facts.same_weights:
         reasons.append("Nothing is removed from the weights: they are the base's, tensor by tensor.")
