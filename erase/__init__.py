@@ -109,7 +109,7 @@ def load_erased(
     Returns:
         The erased pipeline.
     """
-    from erase.artifact import load
+    from erase.artifact.folder import load
 
     return load(Path(folder), device=device, dtype=dtype, base_model=base_model)
 

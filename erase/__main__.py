@@ -1,6 +1,6 @@
 """``python -m erase``, which is what ``torchrun -m erase`` and ``accelerate launch -m erase`` start."""
 
-from erase.cli import main
+from erase.cli.main import main
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import psutil
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
-from erase import artifact, base_model
+from erase.artifact import folder as artifact
+from erase.artifact.output import check_out, check_room
 from erase.config import RunConfig, load_method, method_config
-from erase.diffusion import check_class, names_sdxl
-from erase.output import check_out, check_room
-from erase.run import POOL, Run
+from erase.model import base_model
+from erase.model.diffusion import check_class, names_sdxl
+from erase.training.run import POOL, Run
 
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -9,11 +9,11 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 
-from erase import base_model
-from erase.artifact import CARD
+from erase.artifact.folder import CARD
+from erase.artifact.output import check_out
 from erase.config import RunConfig, load_method, method_config
 from erase.experiment import artifact_bytes, check_family, has_result, is_complete
-from erase.output import check_out
+from erase.model import base_model
 
 
 _TIMED = (3, 20)  # forwards that are timed, of which the fastest counts: on a busy machine few are undisturbed

@@ -5,18 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval import breakdown, holistic, subject, verdict
-from eval.aggregate import ERASURE, Model, Summary
-from eval.aspects import ASPECTS, OF_WEIGHTS
-from eval.compare import SCHEMA_VERSION
-from eval.config import SuiteConfig
-from eval.fingerprint import Fingerprint, footprint
-from eval.grid import Target
-from eval.metrics.accuracy import check_complete
+from eval.attack.searched import describe_attack
+from eval.formulas.accuracy import check_complete
+from eval.gate import verdict
+from eval.measure import breakdown, holistic
+from eval.measure.aggregate import ERASURE, Model, Summary
+from eval.measure.compare import SCHEMA_VERSION
+from eval.models import subject
+from eval.models.fingerprint import Fingerprint, footprint
 from eval.provenance import environment
-from eval.searched import describe_attack
-from eval.table import Table
-from eval.weights import mark_unpublished
+from eval.score.table import Table
+from eval.score.weights import mark_unpublished
+from eval.suite.aspects import ASPECTS, OF_WEIGHTS
+from eval.suite.config import SuiteConfig
+from eval.suite.grid import Target
 
 
 class Made(NamedTuple):
@@ -50,7 +52,7 @@ def build_report(
         made: what is known of the models.
         described: ``describe_suite`` of the suite when its prompt files were read, which may have changed since.
         judge_card: what the judge says about itself.
-        cards: the same of the scorers in ``eval.aspects.OF_WEIGHTS`` that ran.
+        cards: the same of the scorers in ``eval.suite.aspects.OF_WEIGHTS`` that ran.
         neighbours: the concepts that pinpoint-ness looks at.
         searched: attacks on the model, the content of ``attack.json`` by folder.
         command: how to repeat this.

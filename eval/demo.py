@@ -9,9 +9,9 @@ import typer
 
 from erase.config import read_config
 from erase.experiment import is_complete, run_experiment
-from eval.markdown import headline
-from eval.suite import evaluate
-from eval.text import interval, number
+from eval.evaluate import evaluate
+from eval.report.markdown import headline
+from eval.report.text import interval, number
 
 
 CONFIG = "uce/canvas-style"

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
-from erase import checkpoint
+from erase.training import checkpoint
 
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from erase import artifact
-from erase import base_model as base_models
-from erase.card import UNKNOWN
+from erase.artifact import folder as artifact
+from erase.artifact.card import UNKNOWN
+from erase.artifact.output import check_out
 from erase.concept import Concept
-from erase.diffusion import family
 from erase.interop.layouts import LAYOUTS, Changes, LowRank, is_plain, sniff
 from erase.interop.source import Source, open_source
-from erase.output import check_out
+from erase.model import base_model as base_models
+from erase.model.diffusion import family
 
 
 def read(

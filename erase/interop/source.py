@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from erase import artifact
+from erase.artifact import folder as artifact
 
 
 # in a folder: what holds the weights, the first that is there of each line

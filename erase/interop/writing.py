@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from erase import artifact, guided
+from erase.artifact import folder as artifact
+from erase.artifact import guided
+from erase.artifact.output import fix_modes, temporary_sibling
 from erase.config import FORMS
-from erase.output import fix_modes, temporary_sibling
 
 
 _ADAPTER = "guider/pytorch_lora_weights.safetensors"

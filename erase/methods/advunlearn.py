@@ -6,8 +6,9 @@ then minimises the ESD loss at c + delta* (eq. 3) and gamma times the distance f
 Every x_t and every base prediction is computed once, before training: exact, since the UNet never changes and x_t is
 drawn with the base's text encoder. ``compat: upstream`` repeats three defects of the authors' attack: gradients are
 never zeroed, the prefix before the last step is used, and room for it is made after as many tokens as the prompt has
-words. It also evaluates student and base at timesteps above that of x_t, as they do (``erase.trajectories``), and
-layer 1 stands for layers 10 and 11 as well, since they tell a layer by the first digits of its number.
+words. It also evaluates student and base at timesteps above that of x_t, as they do (see
+``erase.training.trajectories``), and layer 1 stands for layers 10 and 11 as well, since they tell a layer by the first
+digits of its number.
 """
 
 import logging
@@ -18,11 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import DiffusionPipeline
 
-from erase import checkpoint
-from erase.attack import OPTIMIZERS, attack_prefix, random_prefix
 from erase.concept import Concept, PromptPair
-from erase.delta import Delta, only_trainable
-from erase.diffusion import (
+from erase.model.delta import Delta, only_trainable
+from erase.model.diffusion import (
     backward,
     check_length,
     encode_prompts,
@@ -32,8 +31,10 @@ from erase.diffusion import (
     select_parameters,
     select_text_encoder_parameters,
 )
-from erase.run import Run
-from erase.trajectories import Sampling, States, Trajectories
+from erase.training import checkpoint
+from erase.training.attack import OPTIMIZERS, attack_prefix, random_prefix
+from erase.training.run import Run
+from erase.training.trajectories import Sampling, States, Trajectories
 
 
 logger = logging.getLogger(__name__)

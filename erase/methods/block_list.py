@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from diffusers import DiffusionPipeline
 
 from erase.concept import Concept
-from erase.diffusion import family
+from erase.model.diffusion import family
 from erase.pipelines.inference_only import RESPONSES, BlockListPipeline, words
-from erase.run import Run
+from erase.training.run import Run
 
 
 FAMILIES = ("sd1", "sd2")

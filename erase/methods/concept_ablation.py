@@ -18,12 +18,12 @@ import torch
 from diffusers import DiffusionPipeline
 from torch.nn.functional import mse_loss
 
-from erase import checkpoint
 from erase.concept import Concept
-from erase.delta import Delta, only_trainable
-from erase.diffusion import backward, encode_prompts, family, select_parameters, start_token_detached
-from erase.latents import Drawing, TrainingImages
-from erase.run import Run
+from erase.model.delta import Delta, only_trainable
+from erase.model.diffusion import backward, encode_prompts, family, select_parameters, start_token_detached
+from erase.training import checkpoint
+from erase.training.latents import Drawing, TrainingImages
+from erase.training.run import Run
 
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 A discriminator D tells predictions of the student under target prompts (fake) from those of the base under anchor
 prompts (real), at noised images of the anchor; the student learns to be taken for real. Gradient surgery takes out of
 its gradient what would raise the diffusion loss on the retain data. Only the keys and values of the cross-attention are
-trained. With ``compat="upstream"`` four things follow the authors' code: ``projection`` is its formula without the
-norm (``erase.surgery.upstream``), D also receives the generator's gradient, the start token gets none, and the warm-up
-is one update longer.
+trained. With ``compat="upstream"`` four things follow the authors' code: ``projection`` is its formula without the norm
+(``training.surgery.upstream``), D also receives the generator's gradient, the start token gets none, and the warm-up is
+one update longer.
 """
 
 import logging
@@ -20,10 +20,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from erase import checkpoint, surgery
 from erase.concept import Concept
-from erase.delta import Delta, only_trainable
-from erase.diffusion import (
+from erase.model.delta import Delta, only_trainable
+from erase.model.diffusion import (
     backward,
     encode_prompts,
     family,
@@ -32,8 +31,9 @@ from erase.diffusion import (
     select_parameters,
     start_token_detached,
 )
-from erase.latents import Drawing, Noised, TrainingImages
-from erase.run import Run
+from erase.training import checkpoint, surgery
+from erase.training.latents import Drawing, Noised, TrainingImages
+from erase.training.run import Run
 
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Config:
         discriminator_input: ``original``, the predicted x_0, as in the authors' current code: there the concept stands
             out at high noise levels, where it is decided; or ``noise_pred``, as in their first release, where most of
             what D sees is the noise that real and fake have in common.
-        surgery: ``projection``, ``upstream``, ``sign_mask`` or ``none``, see ``erase.surgery``.
+        surgery: ``projection``, ``upstream``, ``sign_mask`` or ``none``, see ``erase.training.surgery``.
         retain_weight: The retain gradient, times this, is added after surgery; with surgery ``none`` and 0 there is
             no retain term at all.
         images: Images of the anchor prompts.
@@ -113,7 +113,7 @@ class Config:
 
     @property
     def surgery_mode(self) -> str:
-        """The mode of ``erase.surgery``."""
+        """The mode of ``erase.training.surgery``."""
         return "upstream" if self.compat == "upstream" and self.surgery == "projection" else self.surgery
 
     def drawing(self) -> Drawing:

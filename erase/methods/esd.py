@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from erase import checkpoint
 from erase.concept import Concept
-from erase.delta import Delta, only_trainable
-from erase.diffusion import VARIANTS, backward, encode_prompts, family, predict_noise, select_parameters
-from erase.run import Run
-from erase.trajectories import Sampling, States, Trajectories
+from erase.model.delta import Delta, only_trainable
+from erase.model.diffusion import VARIANTS, backward, encode_prompts, family, predict_noise, select_parameters
+from erase.training import checkpoint
+from erase.training.run import Run
+from erase.training.trajectories import Sampling, States, Trajectories
 
 
 logger = logging.getLogger(__name__)
@@ -36,13 +36,13 @@ class Config:
     Attributes:
         variant: ``x`` trains all of the cross-attention (styles, names), ``strict`` its keys and values, ``u`` all
             other layers (nudity, global concepts).
-        trajectory: Where x_t comes from: ``frozen``, ``stale`` or ``fresh``, see ``erase.trajectories``.
+        trajectory: Where x_t comes from: ``frozen``, ``stale`` or ``fresh``, see ``erase.training.trajectories``.
         pool_size: States to cache under ``frozen``; two forwards each, nearly four with ``compat="upstream"``. With an
             anchor a state takes more, so about half as many are cached, and the pool costs the same. Every forget
             prompt takes a walk at least, so the pool outgrows this where the number of prompts, times
             ``num_inference_steps``, exceeds it, or with an anchor three quarters of it.
         refresh: Updates between two walks of the student under ``stale``.
-        compat: ``none`` or ``upstream``, see ``erase.trajectories``.
+        compat: ``none`` or ``upstream``, see ``erase.training.trajectories``.
     """
 
     variant: str = "x"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from diffusers import DiffusionPipeline
 
 from erase.concept import Concept
-from erase.diffusion import check_length, family
+from erase.model.diffusion import check_length, family
 from erase.pipelines.inference_only import NegativePromptPipeline
-from erase.run import Run
+from erase.training.run import Run
 
 
 FAMILIES = ("sd1", "sd2")

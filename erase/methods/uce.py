@@ -13,9 +13,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from erase.concept import Concept
-from erase.delta import Delta
-from erase.diffusion import encode_prompts, family, select_parameters
-from erase.run import Run
+from erase.model.delta import Delta
+from erase.model.diffusion import encode_prompts, family, select_parameters
+from erase.training.run import Run
 
 
 FAMILIES = ("sd1", "sd2", "sdxl")

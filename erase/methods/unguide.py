@@ -22,14 +22,14 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
-from erase import checkpoint
 from erase.concept import Concept
-from erase.delta import Delta, only_trainable
-from erase.diffusion import backward, encode_prompts, family, predict_noise, select_parameters
+from erase.model.delta import Delta, only_trainable
+from erase.model.diffusion import backward, encode_prompts, family, predict_noise, select_parameters
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.pipelines.unguide.unguidance import ADAPTER, UnGuidance
-from erase.run import Run
-from erase.trajectories import Sampling, States, Trajectories
+from erase.training import checkpoint
+from erase.training.run import Run
+from erase.training.trajectories import Sampling, States, Trajectories
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Config:
     Attributes:
         variant: Layers with an adapter: ``strict`` has the keys and values of the cross-attention (objects, styles),
             ``u`` every Linear but the cross-attention, the time embedding and the output (explicit content).
-        trajectory: Where x_t comes from: ``stale``, ``fresh`` or ``frozen``, see ``erase.trajectories``.
+        trajectory: Where x_t comes from: ``stale``, ``fresh`` or ``frozen``, see ``erase.training.trajectories``.
         refresh: Updates between two walks of the student under ``stale``; with several forget prompts each of them
             walks, so it should grow with their number.
         pool_size: States to cache under ``frozen``.
@@ -82,7 +82,7 @@ class Config:
     trajectory: str = "stale"
     refresh: int = 10  # R
     pool_size: int = 200
-    compat: str = "none"  # or upstream, see erase.trajectories
+    compat: str = "none"  # or upstream, see erase.training.trajectories
     mode: str = "exact"
     target_weight: float = -1.0  # w
     observe_steps: int = 3  # k

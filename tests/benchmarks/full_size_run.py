@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erase.config import load_method, method_config, read_config
-from erase.run import Run
+from erase.training.run import Run
 
 
 GUARD = 22 * 2**30  # bytes: a method that needs more fails by itself instead of taking the machine down

@@ -17,13 +17,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from erase import attack
 from erase.canvas.weights import load_base
 from erase.concept import Concept
-from erase.latents import TrainingImages
 from erase.methods import advunlearn, concept_ablation, doco, esd, uce, unguide
-from erase.run import Run
-from erase.trajectories import Trajectories
+from erase.training import attack
+from erase.training.latents import TrainingImages
+from erase.training.run import Run
+from erase.training.trajectories import Trajectories
 
 
 pytestmark = pytest.mark.slow

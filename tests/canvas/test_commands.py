@@ -4,7 +4,7 @@ from PIL import Image
 
 from erase.canvas import dataset, show, verify, weights
 from erase.canvas.world import IMAGE_SIZE, OBJECT_NAMES, STYLE_NAMES
-from erase.cli import main
+from erase.cli.main import main
 
 
 def run(capsys, *arguments):

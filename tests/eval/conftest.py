@@ -19,20 +19,20 @@ from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.concept import Concept
-from eval.aggregate import Model
-from eval.compare import Evaluation, compare, read_evaluation
-from eval.config import SuiteConfig, describe_suite
 from eval.content import Made, build_report
-from eval.fingerprint import Fingerprint
-from eval.generate import generate
-from eval.grid import Target
-from eval.rows import Row
-from eval.scorers import classifier, validity
-from eval.scorers.classifier import pixels
-from eval.scoring import Scorers
-from eval.subject import Subject
-from eval.suite import suite_rows
-from eval.table import Table, write_scores
+from eval.draw.generate import generate
+from eval.evaluate import suite_rows
+from eval.measure.aggregate import Model
+from eval.measure.compare import Evaluation, compare, read_evaluation
+from eval.models.fingerprint import Fingerprint
+from eval.models.subject import Subject
+from eval.score.scorers import classifier, validity
+from eval.score.scorers.classifier import pixels
+from eval.score.scoring import Scorers
+from eval.score.table import Table, write_scores
+from eval.suite.config import SuiteConfig, describe_suite
+from eval.suite.grid import Target
+from eval.suite.rows import Row
 
 
 HELD_OUT = [
@@ -133,7 +133,7 @@ def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
 
 
 class Planted(NamedTuple):
-    """Plants evaluations: the folder that ``eval.suite.evaluate`` would leave, with chosen verdicts of the judge."""
+    """Plants evaluations: the folder that ``eval.evaluate.evaluate`` would leave, with chosen verdicts of the judge."""
 
     suite: SuiteConfig
 

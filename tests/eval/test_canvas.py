@@ -15,8 +15,8 @@ from erase.canvas.towers import clip_folder
 from erase.canvas.weights import FOLDER, load_base
 from erase.concept import Concept
 from eval import demo
-from eval.config import SuiteConfig
-from eval.suite import evaluate
+from eval.evaluate import evaluate
+from eval.suite.config import SuiteConfig
 
 
 PARTS = (FOLDER / "base" / "model_index.json", judge_folder() / "card.json", clip_folder() / "open_clip_config.json")

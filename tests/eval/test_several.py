@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from erase import erase_concept
 from erase.canvas.judge import Judge
 from erase.canvas.judge import folder as judge_folder
-from erase.cli import main
+from erase.cli.main import main
 
 
 pytestmark = pytest.mark.skipif(not (judge_folder() / "card.json").exists(), reason="the canvas judge is not built")
@@ -107,7 +107,7 @@ def test_images_of_another_model_or_sampler_stay_and_all_goes_beside(
     code, out, err = call("vg", "small", "--out", "taken")
     assert code == 0, err
     assert re.fullmatch(LINE.format(beside), out)
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "eval.placement"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "eval.draw.placement"]
     assert told.startswith("taken holds in small/erased images made with model_hash '")
     assert told.endswith(f", so these go into {beside}.")
     drawn = {path: path.stat().st_mtime_ns for path in place.glob("taken*/**/images/*.png")}

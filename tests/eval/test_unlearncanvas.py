@@ -15,22 +15,22 @@ from PIL import Image
 from torchvision import transforms
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES, template
-from erase.cli import NOT_JUDGED, main
+from erase.cli.main import NOT_JUDGED, main
 from erase.concept import Concept
-from eval import manifest
-from eval.aggregate import Summary
-from eval.compare import read_models
-from eval.config import SuiteConfig, load_suite
-from eval.generate import generate
-from eval.grid import Target, find_target
-from eval.metrics.accuracy import unlearn_canvas
-from eval.metrics.intervals import wilson
-from eval.robustness import attack
-from eval.scorers import classifier, timm_pair
-from eval.scoring import load_scorers
-from eval.sequence import read_sequence
-from eval.suite import evaluate, suite_rows
-from eval.world import load_world
+from eval.attack.robustness import attack
+from eval.draw import manifest
+from eval.draw.generate import generate
+from eval.evaluate import evaluate, suite_rows
+from eval.formulas.accuracy import unlearn_canvas
+from eval.formulas.intervals import wilson
+from eval.measure.aggregate import Summary
+from eval.measure.compare import read_models
+from eval.measure.sequence import read_sequence
+from eval.score.scorers import classifier, timm_pair
+from eval.score.scoring import load_scorers
+from eval.suite.config import SuiteConfig, load_suite
+from eval.suite.grid import Target, find_target
+from eval.suite.world import load_world
 
 
 WORLD = load_world("unlearncanvas")

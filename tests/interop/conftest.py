@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from erase import base_model
+from erase.model import base_model
 
 
 Changed = tuple[Path, dict[str, torch.Tensor]]  # the file, and the changed tensors by component and name

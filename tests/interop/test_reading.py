@@ -13,8 +13,9 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import erase
-from erase import artifact, interop
-from erase.cli import main
+from erase import interop
+from erase.artifact import folder as artifact
+from erase.cli.main import main
 from erase.concept import Concept
 from erase.interop.names import from_kohya, from_ldm
 

@@ -9,12 +9,14 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 import erase
-from erase import artifact, base_model, interop
-from erase.cli import main
+from erase import interop
+from erase.artifact import folder as artifact
+from erase.cli.main import main
 from erase.concept import Concept
 from erase.config import read_config
 from erase.experiment import run_experiment
-from erase.run import Run, hash_tensors
+from erase.model import base_model
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target="a cat", kind="object")

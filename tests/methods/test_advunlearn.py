@@ -11,15 +11,15 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 import erase
-from erase.attack import attack_prefix
-from erase.base_model import count_parameters
 from erase.concept import Concept
 from erase.config import read_config
-from erase.diffusion import select_text_encoder_parameters
 from erase.experiment import artifact_bytes
 from erase.methods import advunlearn
+from erase.model.base_model import count_parameters
+from erase.model.diffusion import select_text_encoder_parameters
 from erase.prompts import data_folder, read_prompts
-from erase.run import Run, hash_tensors
+from erase.training.attack import attack_prefix
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target="a cat", kind="object")

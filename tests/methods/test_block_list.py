@@ -2,7 +2,7 @@ import pytest
 
 from erase.concept import Concept
 from erase.methods import block_list
-from erase.run import Run, hash_tensors
+from erase.training.run import Run, hash_tensors
 
 
 CONCEPT = Concept(target=("a cat", "a cow"), synonyms=("kitten",))

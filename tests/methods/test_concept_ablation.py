@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import mse_loss
 
 from erase.concept import Concept
-from erase.latents import Drawing, TrainingImages
 from erase.methods import concept_ablation
-from erase.run import Run, hash_tensors
+from erase.training.latents import Drawing, TrainingImages
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target=("cat", "lion"), anchor="dog", kind="object", templates=("a {}",))

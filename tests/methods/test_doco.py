@@ -8,12 +8,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from erase import surgery
 from erase.concept import Concept
 from erase.config import method_config, read_config
 from erase.methods import concept_ablation, doco
 from erase.prompts import find_data, read_prompts
-from erase.run import Run, hash_tensors
+from erase.training import surgery
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target="cat", anchor="dog", kind="object", templates=("a {}", "one {} at night"))

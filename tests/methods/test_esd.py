@@ -9,7 +9,7 @@ from diffusers import DDIMPipeline, UNet2DConditionModel
 from erase.concept import Concept
 from erase.config import method_config, read_config
 from erase.methods import esd
-from erase.run import Run, hash_tensors
+from erase.training.run import Run, hash_tensors
 
 
 REPOSITORY = Path(__file__).parents[2]

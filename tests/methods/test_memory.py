@@ -14,9 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from erase.concept import Concept
-from erase.delta import only_trainable
 from erase.methods import advunlearn, concept_ablation, doco, esd, unguide
-from erase.run import Run
+from erase.model.delta import only_trainable
+from erase.training.run import Run
 
 
 QUICK = {"steps": 2, "num_inference_steps": 3, "lr": 1e-3}

@@ -3,7 +3,7 @@ import pytest
 from erase.concept import Concept
 from erase.config import read_config
 from erase.methods import negative_prompt
-from erase.run import Run, hash_tensors
+from erase.training.run import Run, hash_tensors
 
 
 CONCEPT = Concept(target=("a cat", "a cow"), templates=("{}", "a photo of {}"))

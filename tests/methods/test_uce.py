@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from erase.concept import Concept
-from erase.diffusion import select_parameters
 from erase.methods import uce
-from erase.run import Run, hash_tensors
+from erase.model.diffusion import select_parameters
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target="a cat", anchor="a dog", kind="object")

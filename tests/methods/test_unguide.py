@@ -9,7 +9,7 @@ from torch.func import functional_call
 from erase.concept import Concept
 from erase.methods import unguide
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
-from erase.run import Run, hash_tensors
+from erase.training.run import Run, hash_tensors
 
 
 CAT = Concept(target="a cat", kind="object")

@@ -18,12 +18,13 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 import erase
-from erase import artifact, base_model
+from erase.artifact import folder as artifact
 from erase.config import read_config
 from erase.experiment import run_experiment
+from erase.model import base_model
 from erase.pipelines.unguide.unguidance import LORA, UnGuidance
-from eval.fingerprint import fingerprint, footprint
-from eval.subject import describe, open_erased
+from eval.models.fingerprint import fingerprint, footprint
+from eval.models.subject import describe, open_erased
 
 
 REPOSITORY = Path(__file__).parents[2]

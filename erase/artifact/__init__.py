@@ -1,0 +1,1 @@
+"""The folder on disk that an erasure leaves."""

@@ -1,0 +1,1 @@
+"""Loading a base model, and all that differs between model families."""

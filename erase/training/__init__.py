@@ -1,0 +1,1 @@
+"""What the loops of the methods share: cost and resume, cached states, training images, gradients."""

@@ -1,1 +1,0 @@
-"""Attacks: one module each, with ``Config``, ``NULL``, ``WHITE_BOX`` and ``search``; see ``eval.robustness``."""

@@ -1,0 +1,1 @@
+"""Rows -> images and their manifest; the price beforehand."""

@@ -1,0 +1,1 @@
+"""Records -> estimates and differences."""

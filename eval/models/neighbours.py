@@ -1,0 +1,43 @@
+"""The concepts that lie nearest to the target in the base's own text encoder: what an imprecise erasure hurts first."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DiffusionPipeline
+from transformers import CLIPTextModel
+
+from eval.formulas.alignment import nearest_names
+from eval.suite.grid import Target
+from eval.suite.world import World
+
+
+PROMPTS = {"style": "an image in {} style", "object": "an image of a {}"}  # name alone, nothing of the other axis
+
+
+def find_neighbours(
+    pipe: DiffusionPipeline, target: Target, names: Sequence[str], k: int, *, world: World
+) -> list[str]:
+    """The k names of the target's kind that are nearest to it by cosine of the pooled text features.
+
+    Args:
+        pipe: the base, with a CLIP text encoder.
+        target: the erased concepts.
+        names: the labels of that kind that the suite's grid holds.
+        k: how many.
+        world: how prompts spell them.
+
+    Raises:
+        ValueError: the pipeline has no text encoder, or k is outside 1 and the number of other names.
+    """
+    encoder, tokenizer = pipe.components.get("text_encoder"), pipe.components.get("tokenizer")
+    if not isinstance(encoder, CLIPTextModel) or tokenizer is None:
+        raise ValueError(
+            f"{type(pipe).__name__} has no CLIPTextModel as its text encoder to find neighbours with; "
+            "leave pinpoint_ness out of the suite's aspects."
+        )
+    spellings = world.spellings(target.kind)
+    texts = [PROMPTS[target.kind].format(spellings[name]) for name in names]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        features = encoder(tokens.to(encoder.device)).pooler_output
+    return nearest_names(features.float().cpu().numpy(), names, target.names, k)

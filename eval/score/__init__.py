@@ -1,0 +1,1 @@
+"""Images -> one record per image, every score made once."""
