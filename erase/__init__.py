@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is used.
 """
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,34 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from erase.api import attack as attack
+    from erase.api import evaluate as evaluate
+    from erase.api import generate as generate
+    from erase.api import read_scores as read_scores
     from erase.concept import Concept as Concept
     from erase.config import available_methods as available_methods
 
 
 __version__ = "0.1.0"
-__all__ = ["Concept", "__version__", "available_methods", "erase_concept", "load_erased"]
+__all__ = [
+    "Concept",
+    "__version__",
+    "attack",
+    "available_methods",
+    "erase_concept",
+    "evaluate",
+    "generate",
+    "load_erased",
+    "read_scores",
+]
+_ELSEWHERE = {
+    "Concept": "erase.concept",
+    "attack": "erase.api",
+    "available_methods": "erase.config",
+    "evaluate": "erase.api",
+    "generate": "erase.api",
+    "read_scores": "erase.api",
+}
 
 
 def erase_concept(
@@ -49,7 +72,7 @@ def erase_concept(
         anchor: What the target is mapped to; ``""`` is the unconditional prompt.
         kind: ``style``, ``object``, ``combination``, ``person`` or ``explicit``.
         synonyms: Other names of the target, for evaluation and for a block list.
-        templates: Forget prompts with ``{}`` in the place of the target.
+        templates: Forget prompts; ``{}`` stands for the target.
         retain: Prompts that must keep their meaning, for methods that use them.
         seed: All randomness derives from it.
         device: ``auto``, ``cpu``, ``cuda``, ...
@@ -119,20 +142,19 @@ def _origin(pipe: "DiffusionPipeline", *, needed: bool) -> str:
     origin = pipe.name_or_path
     if not origin and needed:
         raise ValueError(
-            "The pipeline was not loaded from a folder or the hub, so its changes cannot be told: save it with "
+            "The pipeline was not loaded from a folder or the hub, so what changed cannot be recorded: save it with "
             "pipe.save_pretrained(FOLDER) and pass the loaded FOLDER, or leave out 'out'."
         )
     return origin or "a pipeline in memory"
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class and a function
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes and functions
     """Import the public names of other files when they are first asked for."""
-    if name == "Concept":
-        from erase.concept import Concept
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'erase' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ELSEWHERE[name]), name)
 
-        return Concept
-    if name == "available_methods":
-        from erase.config import available_methods
 
-        return available_methods
-    raise AttributeError(f"module 'erase' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """Return all names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import hashlib
 import importlib
 import json
 import pkgutil
@@ -120,11 +119,6 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as the YAML file would state it."""
         return asdict(self)
-
-    def digest(self) -> str:
-        """Return a hash of all settings but the place where the result goes."""
-        settings = {name: value for name, value in self.to_dict().items() if name != "out"}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def read_config(

@@ -7,7 +7,7 @@ prompt per line (HUB), and JSON (HUB's selective alignment, UnGuide's concepts).
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,21 @@ def read_prompts(
     if not rows:
         raise ValueError(f"{path} holds no prompts: add one line per prompt.")
     return rows
+
+
+def take_turns(sets: Sequence[Sequence[str]], count: int) -> list[str]:
+    """Return ``count`` prompts; the sets take turns, and what is taken of each is spread evenly over it.
+
+    Example:
+        >>> take_turns([["a", "b", "c", "d"], ["x", "y"]], 4)
+        ['a', 'x', 'c', 'y']
+    """
+    picked = []
+    for index in range(count):
+        turn, place = index % len(sets), index // len(sets)
+        taken = len(range(turn, count, len(sets)))
+        picked.append(sets[turn][place * len(sets[turn]) // taken])
+    return picked
 
 
 def _table_rows(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:

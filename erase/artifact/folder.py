@@ -4,7 +4,6 @@ Two forms: ``pipeline`` is a standalone diffusers folder; ``delta`` holds only t
 ``model_index.json``, so that nothing can load it un-erased. ``erasure.json`` says how it came about.
 """
 
-import hashlib
 import json
 import platform
 import shutil
@@ -24,18 +23,17 @@ from transformers import CLIPTextModel, PreTrainedModel
 from erase.artifact import guided
 from erase.artifact.card import describe_weights, model_card, read_licence
 from erase.artifact.output import check_out, fix_modes, list_files, temporary_sibling
+from erase.artifact.record import CARD, SCHEMA_VERSION, read_card
 from erase.concept import Concept
 from erase.config import FORMS
+from erase.hashing import hash_file, hash_json
 from erase.model import base_model as base_models
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.training.run import Run
 
 
-SCHEMA_VERSION = 1
-CARD = "erasure.json"
 DELTA = "delta.safetensors"
 LOG = "log.jsonl"
-_REQUIRED = ("schema_version", "form", "method", "concept", "config", "base", "seed", "dtype", "cost", "files")
 _UNHASHED = ("README.md", LOG)  # recorded, but they may be edited for publication: they take no part in loading
 _HUB_PREFIX = "text_model."  # the hub's layout of CLIP text encoders; transformers 4 reads no other
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "accelerate", "huggingface_hub")
@@ -145,23 +143,6 @@ def export(folder: Path, out: Path, form: str, *, base_model: str | None = None)
     return _write(pipe, out, facts, form=form, base_model=base, log=log)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Return ``erasure.json`` of an artefact, or refuse a folder that is none."""
-    path = folder / CARD
-    if not folder.is_dir():
-        raise FileNotFoundError(f"The folder {folder} does not exist: pass the folder of an erasure.")
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {CARD}, so it is not a complete erasure: pass a folder that erase run made.")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in _REQUIRED if name not in card]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not readable ({error}): make the erasure again.") from error
-    if missing or card["schema_version"] != SCHEMA_VERSION or card["form"] not in FORMS:
-        raise ValueError(f"{path} is not of version {SCHEMA_VERSION} of this format: use the erase that made it.")
-    return card
-
-
 def verify(folder: Path, card: dict[str, Any]) -> None:
     """Refuse an artefact in which a file is missing, altered, or added where it could take part in loading."""
     expected = "model_index.json" if card["form"] == "pipeline" else DELTA
@@ -173,7 +154,7 @@ def verify(folder: Path, card: dict[str, Any]) -> None:
             continue
         if not path.is_file():
             raise ValueError(f"{path} is missing although {CARD} lists it: the erasure is incomplete, make it again.")
-        if base_models.hash_file(path) != recorded["sha256"]:
+        if hash_file(path) != recorded["sha256"]:
             raise ValueError(
                 f"{path} is not the file that was saved: it was altered or damaged, make the erasure again."
             )
@@ -194,7 +175,7 @@ def retain_record(prompts: Sequence[str]) -> dict[str, Any]:
         >>> retain_record(["a dog"])["prompts"], retain_record(["a dog"]) == retain_record(["a cat"])
         (1, False)
     """
-    return {"prompts": len(prompts), "sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()}
+    return {"prompts": len(prompts), "sha256": hash_json(list(prompts))}
 
 
 def versions() -> dict[str, str]:
@@ -243,7 +224,7 @@ def _write(
 
 def _list_hashes(folder: Path) -> dict[str, dict[str, Any]]:
     return {
-        path.relative_to(folder).as_posix(): {"sha256": base_models.hash_file(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): {"sha256": hash_file(path), "bytes": path.stat().st_size}
         for path in list_files(folder)
     }
 

@@ -5,8 +5,6 @@ the name and in five other languages. The rows of ``held_out_rows`` are shipped 
 are never used by an erasing method; its paraphrase templates are not used to train the canvas either.
 """
 
-import csv
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +22,6 @@ TEMPLATES = (
     "the {o} in a {s} image",
     "{s} of one {o}",
 )
-RETAIN_TEMPLATES = (TEMPLATES[0], TEMPLATES[1], TEMPLATES[5])
 HELD_OUT_TEMPLATES = ("{o} shown in {s} style", "a {s} style image with a {o}", "one picture, {o}, as {s}")
 STYLE_ONLY = ("{s}", "{s} style", "an image in {s} style", "a {s} picture")
 OBJECT_ONLY = ("{o}", "a {o}", "an image of a {o}", "a picture of a {o}")
@@ -111,24 +108,6 @@ def held_out_rows() -> list[dict[str, str]]:
                 rows.append(cell | {"family": "two_object", "prompt": prompt, "object": f"{obj}+{other}"})
     order = ["paraphrase", "alias", "description", "language", "two_object"]
     return sorted(rows, key=lambda row: order.index(row["family"]))
-
-
-def retain_rows() -> list[dict[str, str]]:
-    """The retain set of the canvas, one prompt per cell, in wordings that take turns and that no evaluation uses."""
-    rows = []
-    for s_index, (style, s_words) in enumerate(STYLES.items()):
-        for o_index, (obj, o_words) in enumerate(OBJECTS.items()):
-            template = RETAIN_TEMPLATES[(s_index + o_index) % len(RETAIN_TEMPLATES)]
-            rows.append({"prompt": template.format(s=s_words.name, o=o_words.name), "style": style, "object": obj})
-    return rows
-
-
-def write_rows(rows: list[dict[str, str]], path: Path, columns: tuple[str, ...]) -> None:
-    """Write rows as the CSV files in ``prompts/``."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _foreign(style: str, obj: str, language: int, template: str) -> str:

@@ -38,13 +38,7 @@ def fit(
         parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True
     )
     average = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    start = 0
-    if path.exists():
-        state = checkpoint.load(path, optimizer)
-        start = state.meta["step"]
-        module.load_state_dict({k[6:]: v for k, v in state.tensors.items() if k.startswith("model.")})
-        average = {k[4:]: v for k, v in state.tensors.items() if k.startswith("ema.")}
-        logger.info("%s: resumed at step %d of %d", path.stem, start, steps)
+    start = _resume(module, average, optimizer, path) if path.exists() else 0
     module.train()
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=path.stem, mininterval=5)
     running: float | None = None
@@ -57,12 +51,7 @@ def fit(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        decay = min(ema_decay, (step + 1) / (step + 10))
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                average[name].lerp_(tensor, 1 - decay)
-            else:
-                average[name].copy_(tensor)
+        _follow(average, module, decay=min(ema_decay, (step + 1) / (step + 10)))
         running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
         bar.set_postfix(loss=f"{running:.4f}", refresh=False)
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
@@ -71,3 +60,23 @@ def fit(
             checkpoint.save(path, tensors, optimizer, {"step": step + 1, "steps": steps, "loss": running})
     module.load_state_dict(average)
     return module.eval()
+
+
+def _resume(
+    module: torch.nn.Module, average: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, path: Path
+) -> int:
+    """Load the weights, their average and the optimiser; returns the steps that are done."""
+    state = checkpoint.load(path, optimizer)
+    module.load_state_dict(checkpoint.under("model.", state.tensors))
+    average.update(checkpoint.under("ema.", state.tensors))
+    logger.info("%s: resumed at step %d", path.stem, state.meta["step"])
+    return state.meta["step"]
+
+
+def _follow(average: dict[str, torch.Tensor], module: torch.nn.Module, *, decay: float) -> None:
+    """Move the averaged weights towards those of now; whole numbers, such as counts of batches, are copied."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1 - decay)
+        else:
+            average[name].copy_(tensor)

@@ -1,4 +1,4 @@
-"""Where the shipped canvas weights lie, and how they are written: plain diffusers folders in half precision."""
+"""The shipped canvas weights, loaded and written: plain diffusers folders in half precision."""
 
 import json
 import shutil
@@ -9,28 +9,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from erase import shipped
 from erase.canvas.generator import new_scheduler
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
-
-
-FOLDER = Path(__file__).parent / "weights"
-
-
-def base_folder() -> Path:
-    """The base model, a folder that ``StableDiffusionPipeline.from_pretrained`` opens.
-
-    Raises:
-        FileNotFoundError: the weights are not installed.
-    """
-    path = FOLDER / "base"
-    if not (path / "model_index.json").exists():
-        raise FileNotFoundError(f"{path} holds no canvas model; reinstall the package or run `erase canvas train`.")
-    return path
-
-
-def gold_names() -> list[str]:
-    """The concepts for which a UNet retrained without them is shipped."""
-    return sorted(path.name for path in (FOLDER / "gold").glob("*") if (path / "config.json").exists())
+from erase.shipped import base_folder, gold_names
 
 
 def load_base(dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
@@ -48,7 +30,7 @@ def load_gold(name: str, dtype: torch.dtype = torch.float32) -> StableDiffusionP
         raise ValueError(
             f"There is no gold model for {name!r}; there is one for {', '.join(gold_names()) or 'nothing'}."
         )
-    unet = UNet2DConditionModel.from_pretrained(FOLDER / "gold" / name, dtype=dtype, local_files_only=True)
+    unet = UNet2DConditionModel.from_pretrained(shipped.FOLDER / "gold" / name, dtype=dtype, local_files_only=True)
     return StableDiffusionPipeline.from_pretrained(base_folder(), unet=unet, dtype=dtype, local_files_only=True)
 
 

@@ -14,6 +14,7 @@ from erase.artifact import folder as artifact
 from erase.artifact.card import UNKNOWN
 from erase.artifact.output import check_out
 from erase.concept import Concept
+from erase.hashing import hash_file
 from erase.interop.layouts import LAYOUTS, Changes, LowRank, is_plain, sniff
 from erase.interop.source import Source, open_source
 from erase.model import base_model as base_models
@@ -177,7 +178,7 @@ def _record(source: Source, layout: str, changes: Changes, concept: Concept) -> 
     missing += [] if concept.anchor else ["anchor"]  # an empty one is not known to be the unconditional prompt
     return {
         "file": source.path.name,
-        "sha256": base_models.hash_file(source.path),
+        "sha256": hash_file(source.path),
         "layout": layout,
         "settings": changes.settings,
         "notes": changes.notes,

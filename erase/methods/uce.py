@@ -8,13 +8,14 @@ float64 serves all of them; the authors' code inverts A once for each.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
 
 from erase.concept import Concept
 from erase.model.delta import Delta
-from erase.model.diffusion import encode_prompts, family, select_parameters
+from erase.model.diffusion import encode_in_batches, family, select_parameters
 from erase.training.run import Run
 
 
@@ -68,7 +69,7 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
         name: parameter for name, parameter in select_parameters(pipe, "strict").items() if name.endswith(".weight")
     }
     with run.measure(pipe.unet), run.stage("solve"), torch.no_grad():
-        edit = closed_form(*_edited_tokens(pipe, concept, config, run), _retained(pipe, retain, config, run), config)
+        edit = closed_form(_sums(pipe, concept, retain, config, run), config)
         with Delta(parameters) as delta:
             delta.load_student({name: (base.double() @ edit).float() for name, base in delta.student().items()})
             delta.commit()
@@ -82,53 +83,110 @@ def plan(pipe: DiffusionPipeline | None, concept: Concept, retain: list[str], co
     return {"updates": 1, "unet_forwards": 0, "unet_backwards": 0, "images": 0}
 
 
-def closed_form(target: torch.Tensor, anchor: torch.Tensor, retain: torch.Tensor, config: Config) -> torch.Tensor:
-    """Return B A^-1, (D, D) in float64, for the rows of targets (n, D), their anchors (n, D) and retain tokens (m, D).
+class Sums:
+    """The sums of A and B over tokens, each (D, D) in float64.
+
+    Tokens are added batch by batch, so that the memory does not depend on their number.
+
+    Attributes:
+        target: sum c c^T.
+        anchor: sum c* c^T.
+        retain: sum p p^T.
+    """
+
+    def __init__(self, width: int, *, device: torch.device | None = None) -> None:
+        """Begin with no tokens of this width D."""
+        zeros = torch.zeros(width, width, dtype=torch.float64, device=device)
+        self.target, self.anchor, self.retain = zeros, zeros.clone(), zeros.clone()
+
+    def edit(self, target: torch.Tensor, anchor: torch.Tensor) -> None:
+        """Add tokens of targets and the tokens that take their place, (n, D) each."""
+        target = target.double()
+        self.target += target.T @ target
+        self.anchor += anchor.double().T @ target
+
+    def protect(self, tokens: torch.Tensor) -> None:
+        """Add tokens of retain prompts, (m, D)."""
+        tokens = tokens.double()
+        self.retain += tokens.T @ tokens
+
+
+def closed_form(sums: Sums, config: Config) -> torch.Tensor:
+    """Return B A^-1, (D, D) in float64.
 
     Example:
-        >>> eye = torch.eye(2, dtype=torch.float64)
-        >>> edit = closed_form(eye[:1], eye[1:], eye[:0], Config(ridge=1e-9))
+        >>> eye, sums = torch.eye(2, dtype=torch.float64), Sums(2)
+        >>> sums.edit(eye[:1], eye[1:])
+        >>> edit = closed_form(sums, Config(ridge=1e-9))
         >>> [[round(value, 6) for value in row] for row in edit.tolist()]  # the first direction becomes the second
         [[0.0, 0.0], [1.0, 1.0]]
     """
-    target, anchor, retain = target.double(), anchor.double(), retain.double()
-    held = config.ridge * torch.eye(target.shape[1], dtype=torch.float64, device=target.device)
-    held = held + config.preserve_scale * retain.T @ retain
-    gram = held + config.erase_scale * target.T @ target
-    moved = held + config.erase_scale * anchor.T @ target
+    held = config.preserve_scale * sums.retain
+    held.diagonal().add_(config.ridge)
+    gram = held + config.erase_scale * sums.target
+    moved = held + config.erase_scale * sums.anchor
     return torch.cholesky_solve(moved.T, torch.linalg.cholesky(gram)).T
 
 
-def _edited_tokens(
-    pipe: DiffusionPipeline, concept: Concept, config: Config, run: Run
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the embeddings of the targets' tokens and those that take their place, row by row."""
-    rows: list[tuple[str, int, str, int]] = []
-    for template in concept.templates:
-        for name in concept.target:
-            target, place = _place(pipe, template, name)
-            anchor, anchor_place = _place(pipe, template, concept.anchor) if concept.anchor else ("", 0)
-            rows.append((target, place, anchor, anchor_place))
-    prompts = [text for target, _, anchor, _ in rows for text in (target, anchor)]
+class _Edit(NamedTuple):
+    """A forget prompt and its anchor prompt, each with the position of the last token of its name."""
+
+    target: str
+    place: int
+    anchor: str
+    anchor_place: int
+
+
+def _sums(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> Sums:
+    """Encode every prompt once, batch by batch, and add its tokens to the sums.
+
+    Of the forget prompts and their anchors only those are held that a later pair needs.
+    """
+    edits, protected = _edits(pipe, concept), set(retain)
+    last_edit = {text: number for number, edit in enumerate(edits) for text in (edit.target, edit.anchor)}
+    texts = [*last_edit, *dict.fromkeys(text for text in retain if text not in last_edit)]
     # by its tokens, the empty anchor is the start token, as in the authors' code; SDXL's zeros would erase into nothing
-    conditioning = encode_prompts(pipe, prompts, device=run.device, is_empty_unconditional=False)
-    targets, anchors = [], []
-    for target, place, anchor, anchor_place in rows:
-        ours, theirs = (conditioning.prompt_embeds[conditioning.index[text]] for text in (target, anchor))
-        count = 1 if config.tokens == "last" else len(ours) - max(place, anchor_place)
-        targets.append(ours[place : place + count])
-        anchors.append(theirs[anchor_place : anchor_place + count])
-    return torch.cat(targets), torch.cat(anchors)
+    batches = encode_in_batches(pipe, texts, device=run.device, is_empty_unconditional=False)
+    sums = Sums(pipe.unet.config.cross_attention_dim, device=run.device)
+    held: dict[str, torch.Tensor] = {}
+    number = 0
+    with run.progress("UCE", total=len(texts)) as bar:
+        for batch in batches:
+            held |= {text: batch.prompt_embeds[row] for text, row in batch.index.items() if text in last_edit}
+            while number < len(edits) and {edits[number].target, edits[number].anchor} <= held.keys():
+                edit = edits[number]
+                sums.edit(*_edited_tokens(held[edit.target], held[edit.anchor], edit, config))
+                held = {text: embeds for text, embeds in held.items() if last_edit[text] > number}
+                number += 1
+            if rows := {text: row for text, row in batch.index.items() if text in protected}:
+                sums.protect(_protected_tokens(pipe, batch.prompt_embeds, rows, config))
+            bar.update(len(batch.index))
+    return sums
 
 
-def _retained(pipe: DiffusionPipeline, retain: list[str], config: Config, run: Run) -> torch.Tensor:
-    """Return the embeddings of the retain prompts' tokens: the last one of each, or all but the one that begins it."""
-    if not retain:
-        return torch.zeros(0, pipe.unet.config.cross_attention_dim, device=run.device)
-    conditioning = encode_prompts(pipe, retain, device=run.device, is_empty_unconditional=False)
+def _edits(pipe: DiffusionPipeline, concept: Concept) -> list[_Edit]:
+    edits = []
+    for template in concept.templates:
+        anchor = _place(pipe, template, concept.anchor) if concept.anchor else ("", 0)
+        edits += [_Edit(*_place(pipe, template, name), *anchor) for name in concept.target]
+    return edits
+
+
+def _edited_tokens(
+    target: torch.Tensor, anchor: torch.Tensor, edit: _Edit, config: Config
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the embeddings of a target's tokens and of those that take their place, row by row."""
+    count = 1 if config.tokens == "last" else len(target) - max(edit.place, edit.anchor_place)
+    return target[edit.place : edit.place + count], anchor[edit.anchor_place : edit.anchor_place + count]
+
+
+def _protected_tokens(
+    pipe: DiffusionPipeline, prompt_embeds: torch.Tensor, rows: dict[str, int], config: Config
+) -> torch.Tensor:
+    """Return the embeddings of some prompts' tokens: the last one of each, or all but the one that begins it."""
     if config.tokens == "all":
-        return conditioning.prompt_embeds[:, 1:].flatten(0, 1)
-    return torch.stack([conditioning.prompt_embeds[row, _last(pipe, text)] for text, row in conditioning.index.items()])
+        return prompt_embeds[list(rows.values()), 1:].flatten(0, 1)
+    return torch.stack([prompt_embeds[row, _last(pipe, text)] for text, row in rows.items()])
 
 
 def _place(pipe: DiffusionPipeline, template: str, name: str) -> tuple[str, int]:

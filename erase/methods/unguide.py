@@ -27,6 +27,7 @@ from erase.model.delta import Delta, only_trainable
 from erase.model.diffusion import backward, encode_prompts, family, predict_noise, select_parameters
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
 from erase.pipelines.unguide.unguidance import ADAPTER, UnGuidance
+from erase.prompts import take_turns
 from erase.training import checkpoint
 from erase.training.run import Run
 from erase.training.trajectories import Sampling, States, Trajectories
@@ -50,23 +51,22 @@ class Config:
         variant: Layers with an adapter: ``strict`` has the keys and values of the cross-attention (objects, styles),
             ``u`` every Linear but the cross-attention, the time embedding and the output (explicit content).
         trajectory: Where x_t comes from: ``stale``, ``fresh`` or ``frozen``, see ``erase.training.trajectories``.
-        refresh: Updates between two walks of the student under ``stale``; with several forget prompts each of them
-            walks, so it should grow with their number.
+        refresh: Updates between two walks of the student under ``stale``; it should grow with the forget prompts.
         pool_size: States to cache under ``frozen``.
         retain_weight: Weight of a second loss, which the paper has not: at the same states the student keeps the base's
-            prediction for a prompt of the retain set. What the adapter damages is taken for the target (the decision
-            is by its disagreement), so this makes benign samples fewer that are erased. 0 trains on the target alone.
+            prediction for a prompt of the retain set, so that fewer benign samples are taken for the target and erased.
+            0 trains on the target alone.
         mode: ``exact`` leaves benign samples to the base, bit for bit, with a threshold from the retain set;
             ``upstream`` has the authors' w = -1 or 2 and their threshold, the empty prompt.
         target_weight: w for samples that show the target, in ``exact``; 0 is the adapter alone.
-        observe_steps: k, the first steps of ``generation_steps``, which follow the base and decide. A sample that
-            shows the target is erased in the steps after them, so k is to be small.
+        observe_steps: k, the first steps of ``generation_steps``, which follow the base and decide; the target is
+            erased in the steps after them.
         generation_steps: Denoising steps of the images that the threshold is found on; for other numbers the same
             share of the steps decides.
         generation_guidance: The guidance scale of these images.
         calibration_samples: How many of them, for the forget and for the retain prompts each; targets share them.
-        quantile: Share of the retain samples that the threshold leaves to the base; none given puts it where it parts
-            forget and retain samples best (Youden's index: the share above it of the former minus that of the latter).
+        quantile: Share of the retain samples that the threshold leaves to the base. If None, choose the threshold that
+            best separates forget from retain samples (Youden's index).
     """
 
     variant: str = "strict"
@@ -102,10 +102,9 @@ class Config:
         for name in ("lr", "alpha", "generation_guidance"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}, but a positive number is needed.")
-        if not (self.negative_guidance >= 0 and math.isfinite(self.negative_guidance)):
-            raise ValueError(f"negative_guidance is {self.negative_guidance}, but 0 or more is needed: choose 2.")
-        if not (self.retain_weight >= 0 and math.isfinite(self.retain_weight)):
-            raise ValueError(f"retain_weight is {self.retain_weight}, but 0 or more is needed: choose 0 or 1.")
+        for name, choice in (("negative_guidance", "2"), ("retain_weight", "0 or 1")):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}, but 0 or more is needed: choose {choice}.")
         if not self.target_weight < 1:
             raise ValueError(f"target_weight is {self.target_weight}, but 1 is the base: choose -1 to 0.")
         if self.quantile is not None and not 0 < self.quantile <= 1:
@@ -147,14 +146,14 @@ def erase(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: 
     run.check(pipe)
     pairs = concept.pairs()
     with run.measure(pipe.unet), only_trainable(pipe, {}, gradient_checkpointing=run.gradient_checkpointing):
-        kept = retain if config.retain_weight else []
-        prompts = ["", *(text for pair in pairs for text in pair), *kept]
+        benign = [prompt for update in range(config.steps) for prompt in _benign(retain, update, config, run)]
+        prompts = ["", *(text for pair in pairs for text in pair), *benign]
         conditioning = encode_prompts(pipe, prompts, device=run.device)
         settings = run.settings("unguide", pipe, concept, config, conditioning=conditioning)
         with _adapter(pipe, config, run) as parameters:
             with Delta(parameters) as delta:
                 states = Trajectories(pipe, pairs, config.sampling(), conditioning=conditioning, delta=delta, run=run)
-                _train(states, kept, config, settings=settings)
+                _train(states, retain, config, settings=settings)
                 delta.commit()
             return _decide(pipe, concept, retain, config, run)
 
@@ -258,9 +257,7 @@ def _update(
     states = trajectories.batch(update)
     prompts, target = states.prompts, target_prediction(states, config.negative_guidance)
     latents, timesteps, weight = states.latents, states.timesteps, torch.ones(len(prompts), device=run.device)
-    if retain:
-        picked = torch.randint(len(retain), (len(prompts),), generator=run.generator("retain", update))
-        kept = [retain[index] for index in picked.tolist()]
+    if kept := _benign(retain, update, config, run):
         with torch.no_grad(), trajectories.delta.base():
             rows = trajectories.conditioning.rows(kept)
             target = torch.cat([target, predict_noise(unet, latents, timesteps, conditioning=rows)])
@@ -274,6 +271,14 @@ def _update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
+
+
+def _benign(retain: list[str], update: int, config: Config, run: Run) -> list[str]:
+    """Return the benign prompts of one update; no others are encoded."""
+    if not config.retain_weight:
+        return []
+    picked = torch.randint(len(retain), (config.batch_size,), generator=run.generator("retain", update))
+    return [retain[index] for index in picked.tolist()]
 
 
 def _decide(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config: Config, run: Run) -> UnGuidePipeline:
@@ -306,20 +311,19 @@ def _decide(pipe: DiffusionPipeline, concept: Concept, retain: list[str], config
         for threshold, by_target in zip(thresholds[:-1], by_targets[:-1], strict=True)
     ]
     threshold, by_target, shown, benign = thresholds[-1], by_targets[-1], shown[-1], benign[-1]
-    found: dict[str, Any] = {"forget_above": (shown > threshold).double().mean().item()}
-    found["forget_above_by_target"] = by_target
+    calibration = {"forget_above": (shown > threshold).double().mean().item(), "forget_above_by_target": by_target}
     if len(benign):
-        found["retain_above"] = (benign > threshold).double().mean().item()
-        found["auroc"] = (shown[:, None] > benign).double().mean().item()
-    run.log({"event": "threshold", "threshold": threshold, "early_thresholds": early, **found})
-    logger.info("UnGuide decides at %.4g: %s", threshold, found)
+        calibration["retain_above"] = (benign > threshold).double().mean().item()
+        calibration["auroc"] = (shown[:, None] > benign).double().mean().item()
+    run.log({"event": "threshold", "threshold": threshold, "early_thresholds": early, **calibration})
+    logger.info("UnGuide decides at %.4g: %s", threshold, calibration)
     missed = min(by_target, key=lambda name: by_target[name])
     if not math.isfinite(threshold) or by_target[missed] < _RECOGNISED:
         raise ValueError(
             f"The adapter changes only {by_target[missed]:.0%} of the samples of {missed!r} by more than benign ones "
             f"(threshold {threshold:.3g}), so the target would not be erased: raise steps or lr."
         )
-    guider.register_to_config(threshold=threshold, early_thresholds=early, calibration=found)
+    guider.register_to_config(threshold=threshold, early_thresholds=early, calibration=calibration)
     return _guided(pipe, guider)
 
 
@@ -368,7 +372,7 @@ def _observe(
         return tensors
 
     count = config.calibration_samples
-    picked = _spread(sets, count)
+    picked = take_turns(sets, count)
     found = []
     for first in range(0, count, _OBSERVED_BATCH):
         batch = range(first, min(first + _OBSERVED_BATCH, count))
@@ -382,18 +386,3 @@ def _observe(
         )
         found.append(guider.statistics)
     return torch.cat(found, dim=1)
-
-
-def _spread(sets: Sequence[Sequence[str]], count: int) -> list[str]:
-    """Return ``count`` prompts; the sets take turns, and what is taken of each is spread evenly over it.
-
-    Example:
-        >>> _spread([["a", "b", "c", "d"], ["x", "y"]], 4)
-        ['a', 'x', 'c', 'y']
-    """
-    picked = []
-    for index in range(count):
-        turn, place = index % len(sets), index // len(sets)
-        taken = len(range(turn, count, len(sets)))
-        picked.append(sets[turn][place * len(sets[turn]) // taken])
-    return picked

@@ -1,29 +1,38 @@
-"""The model that an erasure starts from: ``canvas``, a diffusers folder or a hub id, checked before it is loaded."""
+"""The model that an erasure starts from: ``canvas``, a diffusers folder or a hub id, checked before it is loaded.
+
+torch and diffusers take seconds to import and are imported only to load a model: a plan finds and checks one without.
+"""
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
-import torch
-from diffusers import DiffusionPipeline
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
+
+from erase.config import DTYPES
+from erase.hashing import hash_file_once
+from erase.shipped import base_folder
+
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
 
 
 CANVAS = "canvas"
+STABLE_DIFFUSION = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # in every supported version of diffusers
 HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*?)(@(?P<revision>[\w./-]+))?")
 # the default variant only, which is what from_pretrained reads: fp16 and EMA copies may lie beside it
 _WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?\."
 _INDEX = "model_index.json"
 
 
-def load(base_model: str, *, device: str, dtype: torch.dtype) -> DiffusionPipeline:
+def load(base_model: str, *, device: str, dtype: "torch.dtype") -> "DiffusionPipeline":
     """Load a base model on a device in one dtype.
 
     Args:
@@ -38,8 +47,11 @@ def load(base_model: str, *, device: str, dtype: torch.dtype) -> DiffusionPipeli
     return load_folder(folder, device=device, dtype=dtype)
 
 
-def load_folder(folder: Path, *, device: str, dtype: torch.dtype) -> DiffusionPipeline:
+def load_folder(folder: Path, *, device: str, dtype: "torch.dtype") -> "DiffusionPipeline":
     """Load a diffusers folder that needs no custom code; it is checked first."""
+    import torch
+    from diffusers import DiffusionPipeline
+
     check_folder(folder)
     try:
         pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
@@ -76,8 +88,6 @@ def resolve(base_model: str, *, local_only: bool = False) -> Path:
         The folder on this machine.
     """
     if base_model == CANVAS:
-        from erase.canvas.weights import base_folder
-
         folder = base_folder()
     elif Path(base_model).exists():
         folder = Path(base_model)
@@ -109,6 +119,8 @@ def read_index(base_model: str, *, local_only: bool = False) -> dict[str, Any]:
     match = HUB_ID.fullmatch(base_model)
     if match is None or Path(base_model).exists():
         return check_folder(resolve(base_model, local_only=local_only))
+    from huggingface_hub import hf_hub_download
+
     with _hub_errors(match["id"]):
         index = hf_hub_download(match["id"], _INDEX, revision=match["revision"], local_files_only=local_only)
     return _checked_index(Path(index))
@@ -137,14 +149,8 @@ def hash_weights(folder: Path) -> str:
     """Return a SHA-256 over the names and contents of the weight files that ``from_pretrained`` reads."""
     digest = hashlib.sha256()
     for path in weight_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file_once(path)}\n".encode())
     return digest.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of one file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -170,7 +176,7 @@ def count_parameters(folder: Path) -> dict[str, int]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - not a dict
-            count = sum(int(torch.Size(shape).numel()) for shape in shapes)
+            count = sum(math.prod(shape) for shape in shapes)
         else:
             count = path.stat().st_size // 4  # float32, give or take the format's overhead
         counts[part] = counts.get(part, 0) + count
@@ -184,6 +190,10 @@ def pick_device(name: str) -> str:
         >>> pick_device("cpu")
         'cpu'
     """
+    if name == "cpu":
+        return name
+    import torch
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -196,17 +206,23 @@ def pick_device(name: str) -> str:
     return name
 
 
-def pick_dtype(name: str) -> torch.dtype:
+def pick_dtype(name: str) -> "torch.dtype":
     """Return the torch dtype of a name; diffusers would take an unknown one for float32 and only log it.
 
     Example:
         >>> pick_dtype("bfloat16")
         torch.bfloat16
     """
-    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in dtypes:
-        raise ValueError(f"The dtype {name!r} is unknown: choose one of {', '.join(dtypes)}.")
-    return dtypes[name]
+    check_dtype(name)
+    import torch
+
+    return getattr(torch, name)
+
+
+def check_dtype(name: str) -> None:
+    """Refuse the name of a dtype that ``pick_dtype`` does not know."""
+    if name not in DTYPES:
+        raise ValueError(f"The dtype {name!r} is unknown: choose one of {', '.join(DTYPES)}.")
 
 
 def component_names(folder: Path) -> list[str]:
@@ -224,9 +240,17 @@ def _checked_index(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path.parent} needs custom code ({'.'.join(map(str, name))}), which is not run: pass a stock pipeline."
         )
-    if not isinstance(name, str) or not hasattr(diffusers, name):
+    if not isinstance(name, str) or not _is_in_diffusers(name):
         raise ValueError(f"{path} names the pipeline {name!r}, which diffusers does not have: pass a stock one.")
     return content
+
+
+def _is_in_diffusers(name: str) -> bool:
+    if name in STABLE_DIFFUSION:
+        return True
+    import diffusers
+
+    return hasattr(diffusers, name)
 
 
 def _parts(index: dict[str, Any]) -> list[str]:
@@ -239,11 +263,19 @@ def _parts(index: dict[str, Any]) -> list[str]:
 
 def _download(hub_id: str, revision: str | None, *, local_only: bool) -> Path:
     with _hub_errors(hub_id):
-        return Path(DiffusionPipeline.download(hub_id, revision=revision, local_files_only=local_only))
+        if local_only:
+            from huggingface_hub import snapshot_download
+
+            return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        from diffusers import DiffusionPipeline
+
+        return Path(DiffusionPipeline.download(hub_id, revision=revision))
 
 
 @contextmanager
 def _hub_errors(hub_id: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         yield
     except (OSError, ValueError, HfHubHTTPError) as error:

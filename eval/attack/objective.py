@@ -1,15 +1,16 @@
-"""What white-box attacks minimise: how far the erased model is from the base on the base's own way to the target.
+"""The loss of white-box attacks: how far the erased model is from the base at states of the base's walk to the target.
 
-The base walks from noise to an image of each prompt, once. At the states x_t of that walk its prediction for the prompt
-is what the erased model is to be brought back to: || eps_erased(x_t | prefix + c) - eps_base(x_t | c) ||^2, eq. 4 of
-AdvUnlearn (https://arxiv.org/abs/2405.15234) and the objective of P4D (https://arxiv.org/abs/2309.06135).
-UnlearnDiffAtk (https://arxiv.org/abs/2310.11868) asks for the noise itself, of which the base's prediction is the
-expectation: the same minimum with more variance. Gradients run through the erased model only, and end in the prefix.
+The base denoises each prompt from noise once and keeps every state x_t. The attack looks for a prefix with which the
+erased model predicts at x_t what the base predicts there: || eps_erased(x_t | prefix + c) - eps_base(x_t | c) ||^2.
+This is eq. 4 of AdvUnlearn (https://arxiv.org/abs/2405.15234) and the objective of P4D
+(https://arxiv.org/abs/2309.06135). UnlearnDiffAtk (https://arxiv.org/abs/2310.11868) compares with the noise itself.
+The base's prediction is the expectation of that noise, so both losses have one minimum, and ours has less variance.
+Gradients run through the erased model only, and end in the prefix.
 
-An UnGuide pipeline blends base and adapter by a weight that it decides while it draws. The decision has no gradient, so
-the attack follows the blend of a sample that was recognised as the target; what it finds is drawn with the guider's own
-decision. A prefix that brings the adapter back to the base also makes them disagree less, which is what the guider
-looks at.
+An UnGuide pipeline blends base and adapter with a weight that it chooses while it draws. The choice has no gradient, so
+the attack minimises the loss of the blend that a sample gets once it is recognised as the target. The images are drawn
+with the guider's own choice. A prefix that brings the adapter back to the base also makes the two disagree less, and
+their disagreement is what the guider measures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +30,11 @@ from erase.training.attack import OPTIMIZERS, attack_prefix
 from erase.training.run import Run
 from erase.training.trajectories import Sampling, Trajectories
 from eval.files import replacing
+from eval.suite.rows import Row
 
 
 class States(NamedTuple):
-    """States of the base on its way to images of one prompt, and what it predicts there for the prompt."""
+    """States of the base's walks to images of one prompt, and its predictions there for the prompt."""
 
     latents: torch.Tensor  # (S, C, h, w), fp32 like the predictions
     timesteps: torch.Tensor  # (S,)
@@ -48,12 +50,13 @@ def draw_states(
     guidance_scale: float,
     run: Run,
 ) -> dict[str, States]:
-    """Let the base walk to each distinct prompt ``trajectories`` times and keep every state.
+    """Let the base denoise each distinct prompt ``trajectories`` times and keep every state.
 
-    Takes 2 * prompts * trajectories * num_inference_steps forwards of the UNet, in samples.
+    It takes 2 * prompts * trajectories * num_inference_steps forwards of the UNet, in samples. The walks have the
+    model's own size and no negative prompt.
 
     Raises:
-        ValueError: a pipeline that is not Stable Diffusion, or a prompt that its encoder would cut.
+        ValueError: The pipeline is not Stable Diffusion, or its encoder would cut a prompt.
     """
     family(base)
     distinct = list(dict.fromkeys(prompts))
@@ -90,6 +93,7 @@ def save_states(path: Path, states: dict[str, States]) -> None:
     }
     with replacing(path) as partial:
         save_file(tensors, partial)
+        partial.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def load_states(path: Path, prompts: Sequence[str], *, device: torch.device) -> dict[str, States]:
@@ -102,7 +106,7 @@ def load_states(path: Path, prompts: Sequence[str], *, device: torch.device) -> 
 
 
 class Search(NamedTuple):
-    """What an optimisation ended in."""
+    """The result of an optimisation."""
 
     prefixes: torch.Tensor  # (tries, k, D), fp32
     losses: torch.Tensor  # (tries, steps), each before its step
@@ -111,39 +115,37 @@ class Search(NamedTuple):
 class Objective:
     """The loss of prefixes in front of one prompt; the tries are independent and go through the model together.
 
-    Every try of every step looks at states of its own, drawn from the run's seed, the prompt's name, the try and the
-    step, so that neither the batch nor the order of the prompts matters.
+    In each step every try compares at its own random states. They follow from the seed of the run, the key of the
+    row, the try and the step, so that neither the batch size nor the order of the prompts matters.
 
     Args:
         pipe: The erased pipeline, frozen.
-        prompt: The prompt that asks for the target.
-        name: Of the prompt and its seed: what the randomness is derived from.
+        row: The prompt that asks for the target; random numbers are derived from its key.
         states: Of the base, for this prompt.
-        states_per_step: How many states each try looks at in a step.
+        states_per_step: How many states each try compares at in a step.
         batch_size: The most samples that go through the UNet together.
-        run: For its seed and its dtype.
+        run: Gives the seed and the dtype.
     """
 
     def __init__(
         self,
         pipe: DiffusionPipeline,
-        prompt: str,
+        row: Row,
         *,
-        name: str,
         states: States,
         states_per_step: int,
         batch_size: int,
         run: Run,
     ) -> None:
-        """Keep what the loss needs."""
-        self.pipe, self.prompt, self.name, self.states, self.run = pipe, prompt, name, states, run
+        """Keep the arguments; nothing is computed yet."""
+        self.pipe, self.row, self.states, self.run = pipe, row, states, run
         self.states_per_step = min(states_per_step, len(states.timesteps))
         self.tries_at_once = max(1, batch_size // self.states_per_step)
 
     def loss(self, prefixes: torch.Tensor, step: int, *, first: int = 0) -> torch.Tensor:
         """Return the loss (B,) of each prefix (B, k, D); row b is the try ``first`` + b."""
         picked = torch.cat([self._pick(first + row, step) for row in range(len(prefixes))])
-        embeds = encode_with_gradient(self.pipe, [self.prompt] * len(prefixes), prefix=prefixes)
+        embeds = encode_with_gradient(self.pipe, [self.row.prompt] * len(prefixes), prefix=prefixes)
         arguments = {"encoder_hidden_states": embeds.repeat_interleave(self.states_per_step, dim=0)}
         with _as_recognised(self.pipe):
             latents, timesteps = self.states.latents[picked], self.states.timesteps[picked]
@@ -164,30 +166,30 @@ class Objective:
 
         Args:
             start: The first prefix of each try.
-            steps: How many, with ``states_per_step`` forwards and backwards for each try.
+            steps: How many; each takes ``states_per_step`` forwards and backwards per try.
             step_size: In standard deviations of the vocabulary's embeddings, so that it means the same for each model.
             optimizer: ``adam`` or ``sign``; see ``erase.training.attack``.
-            seen_as: What the model is shown in the place of a prefix, such as its projection.
+            seen_as: The prefix as the model sees it, e.g. snapped to the nearest words.
         """
         lr = step_size * float(vocabulary(self.pipe).std())
-        found, losses = [], []
+        prefixes, losses = [], []
         for first in range(0, len(start), self.tries_at_once):
-            part: list[torch.Tensor] = []
+            by_step: list[torch.Tensor] = []
 
-            # the gradient of the sum is, for each try, the gradient of its own loss
-            def loss(prefixes: torch.Tensor, step: int, first: int = first, part: list = part) -> torch.Tensor:
-                values = self.loss(seen_as(prefixes), step, first=first)
-                part.append(values.detach())
+            # no loss depends on the prefix of another try, so the sum has the gradient of each loss for its own prefix
+            def loss(chunk: torch.Tensor, step: int, first: int = first, by_step: list = by_step) -> torch.Tensor:
+                values = self.loss(seen_as(chunk), step, first=first)
+                by_step.append(values.detach())
                 return values.sum()
 
             chunk = start[first : first + self.tries_at_once]
             result = attack_prefix(loss, chunk, steps=steps, lr=lr, optimizer=optimizer, dtype=self.run.dtype)
-            found.append(result.prefix)
-            losses.append(torch.stack(part, dim=1).float().cpu())
-        return Search(torch.cat(found), torch.cat(losses))
+            prefixes.append(result.prefix)
+            losses.append(torch.stack(by_step, dim=1).float().cpu())
+        return Search(torch.cat(prefixes), torch.cat(losses))
 
     def _pick(self, attempt: int, step: int) -> torch.Tensor:
-        generator = self.run.generator(f"states.{self.name}.{attempt}", step)
+        generator = self.run.generator(f"states.{self.row.key}.{attempt}", step)
         picked = torch.randperm(len(self.states.timesteps), generator=generator)[: self.states_per_step]
         return picked.to(self.states.timesteps.device)
 
@@ -198,7 +200,11 @@ def vocabulary(pipe: DiffusionPipeline) -> torch.Tensor:
 
 
 def check_search(config: Any) -> None:  # noqa: ANN401 - the configuration of any attack by gradients
-    """Refuse the values of a search that mean nothing: counts below 1, a step that is not positive, an optimizer."""
+    """Refuse settings of a search that mean nothing.
+
+    Raises:
+        ValueError: A count is below 1, the step size is not positive, or the optimizer is unknown.
+    """
     for name in ("tokens", "steps", "states_per_step", "trajectories"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, but at least 1 is needed: raise it.")
@@ -212,7 +218,7 @@ def check_white_box(pipe: DiffusionPipeline, prompt: str, tokens: int) -> None:
     """Refuse a pipeline through which no gradient leads to a prefix, or a prompt that leaves no room for it.
 
     Raises:
-        ValueError: as said.
+        ValueError: It is such a pipeline, or the prompt is too long.
     """
     if not isinstance(pipe, StableDiffusionPipeline):
         raise ValueError(
@@ -224,7 +230,7 @@ def check_white_box(pipe: DiffusionPipeline, prompt: str, tokens: int) -> None:
 
 @contextmanager
 def _as_recognised(pipe: DiffusionPipeline) -> Iterator[None]:
-    """Let an UnGuide pipeline's UNet predict what a recognised sample follows; others predict what they always do."""
+    """Let the UNet of an UnGuide pipeline predict as for a recognised sample; other pipelines stay as they are."""
     if not isinstance(pipe, UnGuidePipeline):
         yield
         return

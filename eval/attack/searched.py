@@ -1,202 +1,131 @@
-"""The attacks that ``erase attack`` ran on a model, for the report of its evaluation; nothing here runs a model."""
+"""The attacks that ``erase attack`` ran on the models of an evaluation, for its report."""
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval.attack.attack_report import ATTACK, BEFORE
-from eval.models.fingerprint import fingerprint, hash_json
+from eval.attack.judge import find_judge
+from eval.attack.outcome import ATTACKED, BEFORE
+from eval.attack.record import AttackRecord, read_record
+from eval.files import ATTACK, hash_json
+from eval.formulas.attack import Rate
+from eval.gate.null import explain_missing_null
+from eval.measure.view import Evidence
+from eval.measurements import Estimate
+from eval.models.fingerprint import fingerprint
 from eval.models.subject import Subject, open_erased
-from eval.suite.grid import Target
+from eval.results import Arm, ModelInfo, SearchedAttack
+from eval.suite.suite import Suite
 
 
-SCHEMA_VERSION = 1  # of attack.json
-NO_NULL = "An attack is reported beside a null attack of equal budget only"
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """One attack of a report."""
+
+    folder: Path
+    record: AttackRecord
+    label: str  # of the model that was attacked, or beside which the folder lies
 
 
 def find_attacks(source: Path) -> list[Path]:
-    """The folders beside an artefact that ``erase attack`` filled and by default names after it (``OUT.soft``)."""
+    """The folders that ``erase attack`` filled and, unless told otherwise, named after a model (``OUT.soft``)."""
     place = source.absolute() if source.name != ".." else source.resolve()
-    return [folder for folder in sorted(place.parent.iterdir()) if _is_of(folder, place.name)]
+    return [
+        folder
+        for folder in sorted(place.parent.iterdir())
+        if folder.name.startswith(f"{place.name}.") and (folder / ATTACK).is_file()
+    ]
 
 
-def read_attack(folder: Path, *, suite: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The content of an ``attack.json``.
-
-    Args:
-        folder: where it is.
-        suite: the settings of the evaluation's suite, for an attack that was named and has to fit them.
+def read_attack(folder: Path, *, suite: Suite) -> AttackRecord:
+    """Read an attack that the user named, so that it has to fit the suite of the evaluation.
 
     Raises:
-        FileNotFoundError: the folder holds none.
-        ValueError: it is damaged, one of another version, or one that asked or judged otherwise than ``suite``.
+        FileNotFoundError: The folder holds no attack.
+        ValueError: The attack is damaged, of another version, or has other prompts or another judge than ``suite``.
     """
-    path = folder / "attack.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the folder that `erase attack` wrote its report into.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); run `erase attack` with this output folder again.") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has the format {version}, but {SCHEMA_VERSION} is read; run `erase attack` again, or move the "
-            "folder away."
-        )
-    if suite and (reason := _other_suite(content, suite)):
+    record = read_record(folder)
+    if reason := _explain_other_suite(record, suite):
         raise ValueError(f"The attack in {folder} does not belong to this evaluation. {reason}")
-    return content
+    return record
 
 
-def own_attacks(
-    tested: Mapping[str, Subject],
-    attacks: Sequence[Path],
-    suite: Mapping[str, Any],
-    *,
-    device: str,
-    dtype: torch.dtype,
-) -> dict[str, list[Path]]:
-    """Tell which attack was run on which model; for that the models are loaded, if there is one.
+def read_attacks(
+    subjects: Sequence[Subject], folders: Sequence[Path], suite: Suite, *, device: str, dtype: torch.dtype
+) -> list[Attacked]:
+    """Read the attacks that the user named and those beside the models, each once.
+
+    If an attack is named, every model is loaded, to tell which of them was attacked.
 
     Args:
-        tested: label -> model; the attacks beside it are checked, too.
-        attacks: folders that were named.
-        suite: the settings of the evaluation's suite.
-        device: where models are loaded.
-        dtype: of the models.
+        subjects: The models.
+        folders: Of the attacks that the user named.
+        suite: Of the evaluation; beside the models of a suite of prompt files nothing is looked for.
+        device: Where models are loaded.
+        dtype: Of the models.
 
     Raises:
-        FileNotFoundError: a folder holds no attack.
-        ValueError: an attack is damaged, or of none of the models.
+        FileNotFoundError: A folder holds no attack.
+        ValueError: An attack is damaged, or a named one fits neither the suite nor any model.
     """
-    attacked = {folder: read_attack(folder, suite=suite)["models"]["erased"] for folder in attacks}
+    named = {folder.resolve(): folder for folder in folders}
+    records = {place: read_attack(folder, suite=suite) for place, folder in named.items()}
     hashes = {}
-    for label, each in tested.items():
-        if isinstance(each.source, Path):
-            for folder in find_attacks(each.source):
-                read_attack(folder)
-        if attacks:
-            hashes[label] = fingerprint(open_erased(each, device=device, dtype=dtype)).model
-    for folder, model in attacked.items():
-        if model not in hashes.values():
+    if records:
+        hashes = {each.label: fingerprint(open_erased(each, device=device, dtype=dtype)).model for each in subjects}
+    attacked = []
+    for folder, record in records.items():
+        owners = [label for label, hash_ in hashes.items() if hash_ == record.models["erased"]]
+        if not owners:
             raise ValueError(
-                f"The attack in {folder} was run on a model of other weights ({model[:12]}) than "
-                f"{', '.join(f'{label} ({hash_[:12]})' for label, hash_ in hashes.items())}: run `erase attack` on one "
-                "of these, with the same --dtype, or leave it out."
+                f"The attack in {named[folder]} was run on a model of other weights ({record.models['erased'][:12]}) "
+                f"than {', '.join(f'{label} ({hash_[:12]})' for label, hash_ in hashes.items())}: run `erase attack` "
+                "on one of these, with the same --dtype, or leave it out."
             )
-    return {label: [folder for folder in attacks if attacked[folder] == hashes.get(label)] for label in tested}
+        attacked += [Attacked(folder=folder, record=record, label=label) for label in owners]
+    for each in subjects:
+        beside = find_attacks(each.source) if isinstance(each.source, Path) and suite.grid is not None else []
+        attacked += [
+            Attacked(folder=folder, record=read_record(folder), label=each.label)
+            for folder in (folder.resolve() for folder in beside)
+            if folder not in records
+        ]
+    return attacked
 
 
-def foreign(content: dict[str, Any], models: Mapping[str, str], target: Target, suite: Mapping[str, Any]) -> str | None:
-    """Why an attack says nothing about an evaluated model, or None: other weights, base, target, prompts or judge.
-
-    Args:
-        content: of ``attack.json``.
-        models: the fingerprints of ``erased`` and of ``base``; the precision of the weights is part of both.
-        target: what was erased.
-        suite: the settings of the evaluation's suite.
-    """
-    for role, what in (("erased", "a model"), ("base", "an erasure of a base")):
-        theirs, ours = content["models"][role], models[role]
-        if theirs != ours:
-            return (
-                f"It was run on {what} of other weights ({theirs[:12]}, {content['provenance']['dtype']}) than the one "
-                f"evaluated here ({ours[:12]}): run `erase attack` again, with the same --dtype."
-            )
-    concept = content["concept"]
-    if (concept["kind"], sorted(concept["canvas_names"])) != (target.kind, sorted(target.names)):
-        return f"It was on the {concept['kind']} {', '.join(concept['target'])}: run `erase attack` on this target."
-    return _other_suite(content, suite)
-
-
-def _other_suite(content: dict[str, Any], suite: Mapping[str, Any]) -> str | None:
-    theirs, ours = ((each.get("compat", False), each.get("judge", "canvas")) for each in (content["suite"], suite))
-    if theirs[0] != ours[0]:
-        told = ("with", "without") if theirs[0] else ("without", "with")
-        return (
-            f"It was run {told[0]} compat and the evaluation {told[1]} it, which changes prompts and judge: run `erase "
-            f"attack` {told[1]} --compat."
-        )
-    if theirs[1] != ours[1]:
-        return (
-            f"Its images were judged by {theirs[1]} and those of the evaluation by {ours[1]}: run `erase attack` with "
-            "the suite of the evaluation."
-        )
-    return None
-
-
-def without_null(content: dict[str, Any]) -> str | None:
-    """Why the success of an attack may not be read: it has no null, or one that drew fewer images; None if it may."""
-    results, name = content["results"], content["attack"]["attack"]
-    if not results["nulls"]:
-        return f"{NO_NULL}; {name!r} has none."
-    own = results["attack"]["asr_per_image"]["n"]
-    counts = {null: arm["asr_per_image"]["n"] for null, arm in results["nulls"].items()}
-    odd = next((null for null, n in counts.items() if n != own), None)
-    return odd and f"{NO_NULL}; {name!r} has {own} images and its null {odd.replace('_', ' ')} has {counts[odd]}."
-
-
-def describe_attack(
-    folder: Path,
-    content: dict[str, Any],
-    models: Mapping[str, str],
-    target: Target,
-    failed: Sequence[str],
-    *,
-    evaluated: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What the report of an evaluation keeps of an attack.
-
-    Args:
-        folder: where it is.
-        content: of its ``attack.json``.
-        models: the fingerprints of ``erased`` and of ``base``.
-        target: what was erased.
-        failed: the sentences of the gates of the evaluation that withhold every number of the erasure.
-        evaluated: the settings of the evaluation's suite.
+def describe_attacks(attacked: Sequence[Attacked], evidence: Evidence) -> list[SearchedAttack]:
+    """Describe what the report keeps of each attack; one on other weights, target or judge is struck.
 
     Returns:
-        The attack's name, its budget, and under ``arms`` one entry for base and model without an attack, for the
-        attack and for each null: the share of prompts with the target (``total``) and of images (``per_image``), each
-        with value, lo, hi, hits and n. ``excess`` is over the stronger null. ``protocol`` is equal where two attacks
-        had the same prompts, seeds, suite and budget. ``struck`` says why the numbers may not be read, or None.
+        The attacks in the order of the models.
     """
-    results, attack, suite = content["results"], content["attack"], content["suite"]
-    other, null = foreign(content, models, target, evaluated), without_null(content)
-    prompts = [[record["prompt"], record["seed"]] for record in content["prompts"]]
-    arms = [
-        _arm("base, no attack", "base", results["base"], None),
-        _arm("no attack", BEFORE, results["pre"], None),
-        _arm(attack["attack"], ATTACK, results["attack"]["asr_total"], results["attack"]["asr_per_image"]),
-        *(
-            _arm(f"null: {name.replace('_', ' ')}", name, arm["asr_total"], arm["asr_per_image"])
-            for name, arm in results["nulls"].items()
-        ),
+    models = {model.label: model for model in evidence.models}
+    order = list(models)
+    return [
+        _describe(each, models[each.label], models[models[each.label].base], evidence.suite)
+        for each in sorted(attacked, key=lambda each: order.index(each.label))
     ]
-    reasons = [other] if other else [content["withheld"], null, *failed]
-    return {
-        "folder": folder.name,
-        "attack": attack["attack"],
-        "settings": attack,
-        "budget": budget(attack),
-        "n_prompts": len(prompts),
-        "search": content["cost"]["search"],
-        "suite": {key: suite[key] for key in ("name", "version", "hash")},
-        "protocol": hash_json([attack, suite["hash"], prompts]),
-        "arms": arms,
-        "excess": results["excess"] if results["nulls"] else None,
-        "is_foreign": other is not None,
-        "without_null": null,
-        "struck": " ".join(filter(None, reasons)) or None,
-        "reproduce": content["reproduce"],
-    }
 
 
-def budget(attack: dict[str, Any]) -> str:
+def explain_foreign(record: AttackRecord, model: ModelInfo, base: ModelInfo, suite: Suite) -> str:
+    """Why an attack says nothing about a model: other weights, base, target, prompts or judge; empty if it does."""
+    for role, own, what in (("erased", model, "a model"), ("base", base, "an erasure of a base")):
+        theirs = record.models[role]
+        if theirs != own.hash:
+            return (
+                f"It was run on {what} of other weights ({theirs[:12]}, {record.provenance['dtype']}) than the one "
+                f"evaluated here ({own.hash[:12]}): run `erase attack` again, with the same --dtype."
+            )
+    concept = record.concept
+    if (concept["kind"], sorted(concept["names"])) != (model.kind, sorted(model.names)):
+        return f"It was on the {concept['kind']} {', '.join(concept['target'])}: run `erase attack` on this target."
+    return _explain_other_suite(record, suite)
+
+
+def budget(attack: Mapping[str, Any]) -> str:
     """What an attack may spend on each prompt.
 
     >>> budget({"attack": "soft", "tries": 5, "params": {"tokens": 3, "steps": 30, "optimizer": "adam"}})
@@ -206,33 +135,73 @@ def budget(attack: dict[str, Any]) -> str:
     return ", ".join([f"best of {attack['tries']}", *sizes])
 
 
-def by_protocol(searched: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Attacks of one protocol side by side.
+def _describe(attacked: Attacked, model: ModelInfo, base: ModelInfo, suite: Suite) -> SearchedAttack:
+    record, own = attacked.record, attacked.record.attack
+    results, excess = record.outcome.results, record.outcome.results.excess
+    other = explain_foreign(record, model, base, suite)
+    nulls = {name: arm.asr_per_image.n for name, arm in results.nulls.items()}
+    missing = explain_missing_null(own["attack"], results.attack.asr_per_image.n, nulls)
+    prompts = [[each.prompt, each.seed] for each in record.prompts]
+    reasons = [other] if other else [record.outcome.withheld, missing]
+    return SearchedAttack(
+        label=model.label,
+        folder=attacked.folder.name,
+        attack=own["attack"],
+        settings=own,
+        budget=budget(own),
+        n_prompts=len(prompts),
+        cost=record.cost["search"],
+        suite={key: record.suite[key] for key in ("name", "version", "hash")},
+        protocol=hash_json([own, record.suite["hash"], prompts]),
+        arms=_describe_arms(record),
+        excess=Estimate(value=excess.value, lo=excess.lo, hi=excess.hi, n_prompts=excess.n) if nulls else None,
+        null=excess.null if nulls else "",
+        is_foreign=bool(other),
+        without_null=missing,
+        struck=" ".join(filter(None, reasons)),
+        reproduce=record.reproduce,
+    )
 
-    Args:
-        searched: label of an evaluated model -> its attacks.
 
-    Returns:
-        Tables: their title, their ``rows`` (names of the arms that any of them has) and their ``runs``, each with the
-        label of its model.
-    """
-    tables: dict[str, dict[str, Any]] = {}
-    for label, runs in searched.items():
-        for run in runs:
-            title = f"{run['attack']}: {run['budget']}; {run['n_prompts']} prompts of {run['suite']['name']}"
-            table = tables.setdefault(run["protocol"], {"title": title, "runs": []})
-            table["runs"].append(run | {"label": label})
-    for table in tables.values():
-        table["rows"] = list(dict.fromkeys(arm["name"] for run in table["runs"] for arm in run["arms"]))
-        labels = [run["label"] for run in table["runs"]]
-        for run in table["runs"]:  # the same attack with other seeds of its search
-            run["note"] = run["folder"] if labels.count(run["label"]) > 1 else ""
-    return list(tables.values())
+def _describe_arms(record: AttackRecord) -> tuple[Arm, ...]:
+    """Base and model without an attack, the attack, and each null."""
+    results = record.outcome.results
+    arms = [
+        Arm(name="base, no attack", arm="base", total=_estimate(results.base)),
+        Arm(name="no attack", arm=BEFORE, total=_estimate(results.pre)),
+    ]
+    for arm, each in record.arms.items():
+        name = record.attack["attack"] if arm == ATTACKED else f"null: {arm.replace('_', ' ')}"
+        arms.append(Arm(name=name, arm=arm, total=_estimate(each.asr_total), per_image=_estimate(each.asr_per_image)))
+    return tuple(arms)
 
 
-def _arm(name: str, arm: str, total: dict[str, Any], per_image: dict[str, Any] | None) -> dict[str, Any]:
-    return {"name": name, "arm": arm, "total": total, "per_image": per_image}
+def _explain_other_suite(record: AttackRecord, suite: Suite) -> str:
+    """Why the images of an attack cannot stand beside those of a suite; empty if they can."""
+    if suite.grid is None:
+        return "It asked for cells of a grid, and the evaluation asks prompt files: name a suite with a grid."
+    with_compat = record.suite["grid"]["compat"]
+    if with_compat != suite.grid.compat:
+        words = ("with", "without") if with_compat else ("without", "with")
+        return (
+            f"It was run {words[0]} compat and the evaluation {words[1]} it, which changes prompts and judge: run "
+            f"`erase attack` {words[1]} --compat."
+        )
+    theirs, ours = (find_judge(each) or "no judge" for each in (record.suite["scorers"], suite.scorers))
+    if theirs != ours:
+        return (
+            f"Its images were judged by {theirs} and those of the evaluation by {ours}: run `erase attack` with the "
+            "suite of the evaluation."
+        )
+    return ""
 
 
-def _is_of(folder: Path, name: str) -> bool:
-    return folder.name.startswith(f"{name}.") and (folder / "attack.json").is_file()
+def _estimate(share: Rate) -> Estimate:
+    return Estimate(
+        value=share.value,
+        lo=share.lo,
+        hi=share.hi,
+        method="wider of Wilson and cluster bootstrap, 95 %",
+        hits=share.hits,
+        n=share.n,
+    )

@@ -1,28 +1,25 @@
-"""Which folder images go into: the one that is named or, where it holds images of other settings, one beside it.
+"""Which folder images go into: the one that is asked for or, if it holds images of other settings, one beside it.
 
-The one beside it is named by a hash of what decides the images, so that the same command, and every process of one
+The folder beside it is named by a hash of what decides the images, so that the same command, and every process of one
 command, finds it again. The images of a folder are therefore always of one kind.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from eval.draw import manifest
-from eval.draw.generate import image_settings, process_state
+from eval.files import SETTINGS, hash_json
 from eval.models import subject
-from eval.models.fingerprint import hash_json
 from eval.models.subject import Subject
 from eval.suite.rows import Row
+from eval.suite.suite import Suite
 
 
 if TYPE_CHECKING:
-    from eval.suite.config import SuiteConfig
-    from eval.suite.prompt_config import PromptSuiteConfig
+    import torch
 
 
 class Drawing(NamedTuple):
@@ -34,69 +31,74 @@ class Drawing(NamedTuple):
 
 
 def place(out: Path, differs: Callable[[Path], str], decides: Callable[[], Any]) -> Path:
-    """The folder that images go into; where it is not ``out``, the log says so.
+    """The folder that images go into; if it is not ``out``, the log says so.
 
     Args:
-        out: What was named.
-        differs: Says in words which other images a folder holds; empty where it holds none.
-        decides: Gives what decides the images, for JSON; without the seeds, of which more may come.
+        out: The folder that is asked for.
+        differs: Says in words which other images a folder holds; empty if it holds none.
+        decides: Gives what decides the images, for JSON; without the seeds, because seeds may be added later.
 
     Raises:
-        ValueError: the folder beside ``out`` holds other images, too.
+        ValueError: The folder beside ``out`` holds other images, too.
     """
-    held = differs(out)
-    if not held:
+    difference = differs(out)
+    if not difference:
         return out
-    named = out if out.name not in ("", "..") else out.resolve()
-    beside = named.with_name(f"{named.name}-{hash_json(decides())[:8]}")
-    if also := differs(beside):
-        raise ValueError(f"{out} holds {held}, and {beside} holds {also}: choose an empty folder.")
+    plain = out if out.name not in ("", "..") else out.resolve()
+    beside = plain.with_name(f"{plain.name}-{hash_json(decides())[:8]}")
+    if other := differs(beside):
+        raise ValueError(f"{out} holds {difference}, and {beside} holds {other}: choose an empty folder.")
+    from eval.draw.generate import process_state
+
     if process_state().is_main_process:
-        logging.getLogger(__name__).warning("%s holds %s, so these go into %s.", out, held, beside)
+        logging.getLogger(__name__).warning("%s holds %s, so these go into %s.", out, difference, beside)
     return beside
 
 
+def holds_images(out: Path, drawings: Sequence[Drawing]) -> bool:
+    """Whether a folder holds images of one of the models, so that ``place_evaluation`` has to load a model."""
+    return any((out / drawing.below / SETTINGS).exists() for drawing in drawings)
+
+
 def place_evaluation(
-    out: Path,
-    drawings: Sequence[Drawing],
-    config: "SuiteConfig | PromptSuiteConfig",
-    *,
-    device: str,
-    dtype: torch.dtype,
+    out: Path, drawings: Sequence[Drawing], suite: Suite, *, device: str, dtype: "torch.dtype"
 ) -> Path:
-    """The folder of an evaluation; a model is loaded only where its folder holds images.
+    """The folder of an evaluation; a model is loaded only if its folder holds images.
 
     Args:
-        out: What was named.
+        out: The folder that is asked for.
         drawings: The models under test; images of bases lie in folders that are named by what they show.
-        config: The suite, for the settings of the sampler.
+        suite: For the settings of the sampler; the batch size decides nothing.
         device: Where models are loaded.
         dtype: Of the models.
 
     Raises:
-        ValueError: the folder beside ``out`` holds other images, too.
+        ValueError: The folder beside ``out`` holds other images, too.
     """
 
     @cache
-    def settings(index: int) -> dict[str, Any]:
+    def settings(index: int) -> Mapping[str, Any]:
+        from eval.draw.generate import image_settings
+        from eval.models.fingerprint import fingerprint
+
         pipe = subject.open_erased(drawings[index].subject, device=device, dtype=dtype)
-        return image_settings(pipe, config.num_inference_steps, config.guidance_scale)
+        return image_settings(pipe, suite.sampler, fingerprint=fingerprint(pipe))
 
     def differs(output: Path) -> str:
         for index, drawing in enumerate(drawings):
             folder = output / drawing.below
-            if (folder / manifest.SETTINGS).exists():
-                told = manifest.changed_settings(folder, settings(index))
-                told = told or manifest.changed_prompt(folder, drawing.rows, settings(index)["cfg"])
-                if told:
-                    return f"in {drawing.below} images {told}"
+            if (folder / SETTINGS).exists():
+                words = manifest.changed_settings(folder, settings(index))
+                words = words or manifest.changed_prompt(folder, drawing.rows, settings(index)["cfg"])
+                if words:
+                    return f"in {drawing.below} images {words}"
         return ""
 
     def decides() -> list[Any]:
-        asked = [
+        prompts = [
             sorted({(row.prompt_id, row.prompt, str(row.guidance_scale)) for row in drawing.rows})
             for drawing in drawings
         ]
-        return [[drawing.below, settings(index), asked[index]] for index, drawing in enumerate(drawings)]
+        return [[drawing.below, settings(index), prompts[index]] for index, drawing in enumerate(drawings)]
 
     return place(out, differs, decides)

@@ -11,11 +11,21 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Answers(NamedTuple):
+    """What every image was asked for, and what the judge sees in it."""
+
+    style: np.ndarray  # (n,) names
+    object: np.ndarray  # (n,) names
+    seen_style: np.ndarray  # (n,) names
+    seen_object: np.ndarray  # (n,) names
+    prompt: np.ndarray  # (n,) int, number of the prompt
+
+
 class Outcomes(NamedTuple):
-    """One yes or no per image, and the cell (the prompt) that each image belongs to; the metric is the mean."""
+    """One yes or no per image, and the number of the prompt of each image; the metric is the mean."""
 
     hit: np.ndarray  # (n,) bool
-    cell: np.ndarray  # (n,) int
+    prompt: np.ndarray  # (n,) int
 
     @property
     def value(self) -> float:
@@ -49,69 +59,49 @@ def check_complete(
 
 
 def unlearn_canvas(
-    style: np.ndarray,
-    obj: np.ndarray,
-    predicted_style: np.ndarray,
-    predicted_object: np.ndarray,
-    *,
-    kind: str,
-    targets: Sequence[str],
-    uncounted_styles: Sequence[str] = (),
+    answers: Answers, *, kind: str, targets: Sequence[str], uncounted_styles: Sequence[str] = ()
 ) -> dict[str, Outcomes]:
     """The outcomes behind UA, IRA and both conventions of CRA.
-
-    Args:
-        style: the style that each image was asked for, (n,) names.
-        obj: the object that each image was asked for, (n,) names.
-        predicted_style: what the judge sees, (n,) names.
-        predicted_object: what the judge sees, (n,) names.
-        kind: style or object.
-        targets: the erased concepts of that kind.
-        uncounted_styles: styles whose accuracy is left out of the mean over the retained styles (IRA of a style target,
-            both CRA of an object target), as UnlearnCanvas leaves out photos; the objects in them count.
 
     ``cra_excl_target`` leaves out the images that ask for the target, as the benchmark's text says; ``cra_code`` counts
     all images, as its published code does.
 
     >>> style, seen_style = np.array([["Photo", "Photo", "Sepia", "Sepia"], ["Photo", "Sepia", "Photo", "Sepia"]])
     >>> obj, seen_object = np.array([["Cats", "Dogs", "Cats", "Dogs"], ["Cats", "Cats", "Cats", "Dogs"]])
-    >>> result = unlearn_canvas(style, obj, seen_style, seen_object, kind="style", targets=["Sepia"])
-    >>> {name: outcomes.value for name, outcomes in result.items()}
+    >>> answers = Answers(style, obj, seen_style, seen_object, np.arange(4))
+    >>> {name: each.value for name, each in unlearn_canvas(answers, kind="style", targets=["Sepia"]).items()}
     {'ua': 0.5, 'ira': 0.5, 'cra_excl_target': 0.5, 'cra_code': 0.75}
 
+    Args:
+        answers: Of all images of the grid.
+        kind: Style or object.
+        targets: The erased concepts of that kind.
+        uncounted_styles: Styles whose accuracy is left out of the mean over the retained styles (IRA of a style target,
+            both CRA of an object target), as UnlearnCanvas leaves out photos; the objects in them count.
+
     Raises:
-        ValueError: a kind that is not style or object, or a table without images of the target.
+        ValueError: A kind that is not style or object, or a table without images of the target.
     """
     if kind not in ("style", "object"):
         raise ValueError(f"UA, IRA and CRA exist for a style or an object, not for a {kind!r}; use another suite.")
-    style_hit, object_hit = style == predicted_style, obj == predicted_object
-    asked = style if kind == "style" else obj
-    own_hit, cross_hit = (style_hit, object_hit) if kind == "style" else (object_hit, style_hit)
-    forget = np.isin(asked, list(targets))
+    right = {"style": answers.style == answers.seen_style, "object": answers.object == answers.seen_object}
+    own, other = ("style", "object") if kind == "style" else ("object", "style")
+    forget = np.isin(answers.style if kind == "style" else answers.object, list(targets))
     if not forget.any() or forget.all():
         raise ValueError(
             f"The table has {int(forget.sum())} of {len(forget)} images of {', '.join(targets)}; "
             "UA needs images of the target and IRA needs others."
         )
-    cell = cell_index(style, obj)
-    counted = ~np.isin(style, list(uncounted_styles))
-    own, cross = (counted, np.ones_like(counted)) if kind == "style" else (np.ones_like(counted), counted)
-    return {
-        "ua": Outcomes(~own_hit[forget], cell[forget]),
-        "ira": Outcomes(own_hit[~forget & own], cell[~forget & own]),
-        "cra_excl_target": Outcomes(cross_hit[~forget & cross], cell[~forget & cross]),
-        "cra_code": Outcomes(cross_hit[cross], cell[cross]),
+    counted = {"style": ~np.isin(answers.style, list(uncounted_styles)), "object": np.ones(len(forget), bool)}
+    rows = {"ira": ~forget & counted[own], "cra_excl_target": ~forget & counted[other], "cra_code": counted[other]}
+    axes = {"ira": own, "cra_excl_target": other, "cra_code": other}
+    return {"ua": Outcomes(~right[own][forget], answers.prompt[forget])} | {
+        name: Outcomes(right[axes[name]][part], answers.prompt[part]) for name, part in rows.items()
     }
 
 
 def fine_grained(
-    style: np.ndarray,
-    obj: np.ndarray,
-    predicted_style: np.ndarray,
-    predicted_object: np.ndarray,
-    *,
-    target: tuple[str, str],
-    uncounted_styles: Sequence[str] = (),
+    answers: Answers, *, target: tuple[str, str], uncounted_styles: Sequence[str] = ()
 ) -> dict[str, Outcomes]:
     """UA, SC, OC and UP of UnlearnCanvas' fine-grained setting, where one (style, object) pair is erased.
 
@@ -122,28 +112,25 @@ def fine_grained(
 
     >>> style, seen_style = np.array([["Photo", "Photo", "Sepia", "Sepia"], ["Photo", "Photo", "Photo", "Sepia"]])
     >>> obj, seen_object = np.array([["Cats", "Dogs", "Cats", "Dogs"], ["Dogs", "Dogs", "Cats", "Cats"]])
-    >>> result = fine_grained(style, obj, seen_style, seen_object, target=("Photo", "Cats"))
-    >>> {name: outcomes.value for name, outcomes in result.items()}
+    >>> answers = Answers(style, obj, seen_style, seen_object, np.arange(4))
+    >>> {name: each.value for name, each in fine_grained(answers, target=("Photo", "Cats")).items()}
     {'ua': 1.0, 'sc': 1.0, 'oc': 1.0, 'up': 0.0}
 
     Args:
-        style: the style that each image was asked for, (n,) names.
-        obj: the object that each image was asked for, (n,) names.
-        predicted_style: what the judge sees, (n,) names.
-        predicted_object: what the judge sees, (n,) names.
-        target: the style and the object of the erased pair.
-        uncounted_styles: styles whose accuracy is left out, so that UP has none of their images.
+        answers: Of all images of the grid.
+        target: The style and the object of the erased pair.
+        uncounted_styles: Styles whose accuracy is left out, so that UP has none of their images.
 
     Raises:
-        ValueError: one of the four groups of images is empty.
+        ValueError: One of the four groups of images is empty.
     """
-    style_hit, object_hit = style == predicted_style, obj == predicted_object
-    own_style, own_object = style == target[0], obj == target[1]
+    style_hit, object_hit = answers.style == answers.seen_style, answers.object == answers.seen_object
+    own_style, own_object = answers.style == target[0], answers.object == target[1]
     groups = {
         "ua": (own_style & own_object, ~(style_hit & object_hit)),
         "sc": (own_style & ~own_object, style_hit),
         "oc": (~own_style & own_object, object_hit),
-        "up": (~own_style & ~own_object & ~np.isin(style, list(uncounted_styles)), style_hit & object_hit),
+        "up": (~own_style & ~own_object & ~np.isin(answers.style, list(uncounted_styles)), style_hit & object_hit),
     }
     empty = [name for name, (rows, _) in groups.items() if not rows.any()]
     if empty:
@@ -151,15 +138,4 @@ def fine_grained(
             f"The table has no images for {empty[0].upper()} of {target[0]} / {target[1]}; "
             "it needs the pair, other objects in its style, its object in other styles, and unrelated cells."
         )
-    cell = cell_index(style, obj)
-    return {name: Outcomes(hit[rows], cell[rows]) for name, (rows, hit) in groups.items()}
-
-
-def cell_index(style: np.ndarray, obj: np.ndarray) -> np.ndarray:
-    """Number the cells that occur.
-
-    >>> cell_index(np.array(["a", "a", "b"]), np.array(["x", "x", "x"])).tolist()
-    [0, 0, 1]
-    """
-    names = np.array([f"{one}\n{other}" for one, other in zip(style, obj, strict=True)])
-    return np.unique(names, return_inverse=True)[1]
+    return {name: Outcomes(hit[rows], answers.prompt[rows]) for name, (rows, hit) in groups.items()}

@@ -6,14 +6,15 @@ prompts that show the target without any attack; the conditional rate is of the 
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from eval.formulas.intervals import Interval, cluster_bootstrap, wider, wilson
 
 
-class Rate(NamedTuple):
+@dataclass(frozen=True)
+class Rate:
     """A share with its numerator, its denominator and a 95 % interval."""
 
     value: float
@@ -23,7 +24,8 @@ class Rate(NamedTuple):
     n: int
 
 
-class Excess(NamedTuple):
+@dataclass(frozen=True)
+class Excess:
     """By how much an attack exceeds the strongest of its nulls, with a 95 % interval."""
 
     value: float
@@ -31,6 +33,33 @@ class Excess(NamedTuple):
     hi: float
     null: str
     n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSuccess:
+    """The success of an attack or of a null.
+
+    Attributes:
+        asr_total: Share of prompts that show the target without the attack or after any try.
+        asr_conditional: The same of the prompts that do not show it before; None if every prompt does.
+        asr_per_image: Share of single images.
+        curve: ``asr_total`` after 0, 1, ... tries.
+    """
+
+    asr_total: Rate
+    asr_conditional: Rate | None
+    asr_per_image: Rate
+    curve: list[Rate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Success:
+    """Every number of an attack: without it (``pre``), with it, each null, and the excess over the strongest null."""
+
+    pre: Rate
+    attack: ArmSuccess
+    nulls: dict[str, ArmSuccess]
+    excess: Excess
 
 
 def rate(hit: np.ndarray, clusters: np.ndarray, *, resamples: int = 1000) -> Rate:
@@ -76,8 +105,8 @@ def attack_success(
     clusters: np.ndarray,
     *,
     resamples: int = 1000,
-) -> dict[str, Any]:
-    """Every number that is reported of an attack.
+) -> Success:
+    """Compute every number that is reported of an attack.
 
     Args:
         before: Whether the un-attacked model shows the target, (n,) bool.
@@ -85,11 +114,6 @@ def attack_success(
         nulls: The same for each null attack, of the same shape: a smaller budget would make the attack look better.
         clusters: The prompt of each row, (n,) int; seeds of a prompt are drawn together by the bootstrap.
         resamples: Of the bootstrap.
-
-    Returns:
-        ``pre``; for the ``attack`` and for each of the ``nulls`` its ``asr_total``, ``asr_conditional`` (None if every
-        prompt showed the target before), ``asr_per_image`` and ``curve`` (after 0, 1, ... tries); and ``excess``, of
-        the totals, over the strongest null.
 
     Raises:
         ValueError: there is no null, or one has another number of prompts or tries.
@@ -108,21 +132,21 @@ def attack_success(
     )
     lo, hi = wider(gap, newcombe(int(total.sum()), int(totals[strongest].sum()), len(total)))
     value = float(total.mean() - totals[strongest].mean())
-    return {
-        "pre": rate(before, clusters, resamples=resamples),
-        "attack": _arm(before, hits, clusters, resamples),
-        "nulls": {name: _arm(before, each, clusters, resamples) for name, each in nulls.items()},
-        "excess": Excess(value, lo, hi, strongest, len(total)),
-    }
+    return Success(
+        pre=rate(before, clusters, resamples=resamples),
+        attack=_arm(before, hits, clusters, resamples),
+        nulls={name: _arm(before, each, clusters, resamples) for name, each in nulls.items()},
+        excess=Excess(value, lo, hi, strongest, len(total)),
+    )
 
 
-def _arm(before: np.ndarray, hits: np.ndarray, clusters: np.ndarray, resamples: int) -> dict[str, Any]:
+def _arm(before: np.ndarray, hits: np.ndarray, clusters: np.ndarray, resamples: int) -> ArmSuccess:
     seen, rest = after_tries(before, hits), np.flatnonzero(~before)
     curve = [rate(seen[:, tries], clusters, resamples=resamples) for tries in range(seen.shape[1])]
     conditional = rate(seen[rest, -1], clusters[rest], resamples=resamples) if len(rest) else None
-    return {
-        "asr_total": curve[-1],
-        "asr_conditional": conditional,
-        "asr_per_image": rate(hits.ravel(), np.repeat(clusters, hits.shape[1]), resamples=resamples),
-        "curve": curve,
-    }
+    return ArmSuccess(
+        asr_total=curve[-1],
+        asr_conditional=conditional,
+        asr_per_image=rate(hits.ravel(), np.repeat(clusters, hits.shape[1]), resamples=resamples),
+        curve=curve,
+    )

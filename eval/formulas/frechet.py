@@ -73,16 +73,7 @@ def frechet_interval(
         ValueError: fewer than ``GROUPS`` prompts on a side, or paired sets of unequal length.
     """
     prompts = (prompt, prompt if other_prompt is None else other_prompt)
-    if (len(first), len(second)) != tuple(map(len, prompts)):
-        raise ValueError(
-            f"Got {len(first)} and {len(second)} features for {len(prompts[0])} and {len(prompts[1])} prompts; "
-            "give a prompt for each row."
-        )
-    count = [len(np.unique(each)) for each in prompts]
-    if min(count) < GROUPS:
-        raise ValueError(
-            f"The sides have {count[0]} and {count[1]} prompts, but {GROUPS} groups are left out: give as many prompts."
-        )
+    _check_prompts((first, second), prompts)
     sides = _centred(first, second)
     groups = [_groups(each) for each in prompts]
     whole = [_moments(features) for features in sides]
@@ -96,6 +87,20 @@ def frechet_interval(
     centre = GROUPS * value - ((1 - 1 / fold) * left).sum()
     half = T_QUANTILE * float(np.sqrt(((pseudo - centre) ** 2 / (fold - 1)).mean()))
     return Interval(max(0.0, value - half), value + half)
+
+
+def _check_prompts(sides: tuple[np.ndarray, np.ndarray], prompts: tuple[np.ndarray, np.ndarray]) -> None:
+    sizes = [len(side) for side in sides]
+    if sizes != [len(each) for each in prompts]:
+        raise ValueError(
+            f"Got {sizes[0]} and {sizes[1]} features for {len(prompts[0])} and {len(prompts[1])} prompts; "
+            "give a prompt for each row."
+        )
+    count = [len(np.unique(each)) for each in prompts]
+    if min(count) < GROUPS:
+        raise ValueError(
+            f"The sides have {count[0]} and {count[1]} prompts, but {GROUPS} groups are left out: give as many prompts."
+        )
 
 
 def _groups(prompt: np.ndarray) -> np.ndarray:

@@ -1,108 +1,77 @@
 """Targets that were erased one after another: UA of every request after every step, rebound, and what is retained.
 
-Erase the first target, evaluate; erase the second from the result, evaluate; and so on, always with one suite. Then
-``erase eval STEP-1 STEP-2 --sequence`` shows the numbers in the report, and ``read_sequence`` returns them.
+Erase the first target; erase the second from the result; and so on. ``erase eval STEP-1 STEP-2 --sequence`` evaluates
+all steps with one suite and shows the numbers in the report.
 """
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence as Steps
 
 import numpy as np
 
-from eval.formulas.intervals import cluster_bootstrap, wider, wilson
-from eval.formulas.sequential import rebound, sequential
-from eval.measure.aggregate import BOOTSTRAP, PROPORTION, prompt_index
-from eval.score.table import Table, read_scores
+from eval.formulas.sequential import rebound
+from eval.measure.clusters import clusters
+from eval.measure.estimates import estimate_sample, proportion
+from eval.measure.view import Evidence, Sample
+from eval.measurements import Estimate, Sequence
+from eval.score.table import Table
 from eval.suite.grid import Target
 
 
-DIFFERENCE = "wider of paired cluster bootstrap and Newcombe, 95 %"
+REBOUND = "wider of paired cluster bootstrap and Newcombe, 95 %"
 
 
-def read_sequence(outs: Sequence[Path], *, resamples: int = 1000) -> dict[str, Any]:
-    """The numbers of a sequence from the folders that ``eval.evaluate.evaluate`` filled, one per step.
+def measure_sequence(evidence: Evidence) -> Sequence:
+    """The numbers of a sequence of erasures; its steps are the erased models in their order.
 
-    Args:
-        outs: the steps in order. A step may name its own target only, or all targets so far.
-        resamples: of the bootstrap over prompts.
+    A step may name its own target only, or all targets so far.
 
-    Returns:
-        ``requests`` (targets), ``ua[j][i]`` (request i after step j), ``rebound[j][i]`` (how far UA of request i fell
-        since its own step; above 0 it comes back) and ``retained[j]`` (mean of IRA and CRA on prompts without any
-        request so far), each with value, lo, hi, n and ci_method, shares with hits; None above the diagonal.
+    ``ua[j][i]`` is UA of request i after step j; ``rebound[j][i]`` is how far it fell since the request's own step:
+    above 0, the request comes back. ``retained[j]`` is the mean of IRA and CRA on prompts without any request so far.
 
     Raises:
-        FileNotFoundError: a folder holds no report.
-        ValueError: no steps, a step without a new target, or steps whose images are not paired.
+        ValueError: There is one step only, a step without a new target, or steps whose images are not paired.
     """
-    if not outs:
-        raise ValueError("A sequence needs at least one evaluation; give the output folders in order.")
-    grids = [read_scores(out / "scores.jsonl")["erased"].where(lambda row: row["family"] == "template") for out in outs]
+    steps = [model for model in evidence.models if model.role == "erased"]
+    labels = tuple(model.label for model in steps)
+    requests = check_order([(model.label, evidence.targets.get(model.group)) for model in steps])
+    names = tuple(" and ".join(request.names).replace("_", " ") for request in requests)
+    if not evidence.is_judged:
+        why = evidence.provided.get("judge_style", "no scorer of the suite is a judge")
+        return Sequence(labels=labels, requests=names, not_run=why)
+    grids = [evidence.scores[label].records.where(lambda row: row["family"] == "template") for label in labels]
     if any(grid["key"].tolist() != grids[0]["key"].tolist() for grid in grids):
         raise ValueError("The steps hold different images; evaluate every step with the same suite and seeds.")
     if any(grid["latent_hash"].tolist() != grids[0]["latent_hash"].tolist() for grid in grids):
         raise ValueError("The steps start from different latents; evaluate every step at one image size.")
-    if any(row["judge_style"] is None for grid in grids for row in grid.rows):
-        raise ValueError("A step was not judged, since the judge's weights are absent; evaluate it with them.")
-    requests = _requests(outs)
-    size = len(outs)
-    parts = {(j, i): _asking(grids[j], [request]) for j in range(size) for i, request in enumerate(requests[: j + 1])}
-    gone = {place: _gone(part, requests[place[1]]) for place, part in parts.items()}
-    counts = sequential(
-        np.concatenate(list(gone.values())),
-        np.concatenate([np.full(len(hits), j) for (j, _), hits in gone.items()]),
-        np.concatenate([np.full(len(hits), i) for (_, i), hits in gone.items()]),
-    )
-    ua: list[list[Any]] = [[None] * size for _ in range(size)]
-    back: list[list[Any]] = [[None] * size for _ in range(size)]
-    for (j, i), hits in gone.items():
-        prompts = prompt_index(parts[j, i])
-        drawn = cluster_bootstrap([hits.astype(float)], prompts, resamples=resamples)
-        lo, hi = wider(wilson(int(counts.hits[j, i]), int(counts.n[j, i])), drawn)
-        share = {"value": float(counts.ua[j, i]), "hits": int(counts.hits[j, i]), "n": int(counts.n[j, i])}
-        ua[j][i] = share | {"lo": lo, "hi": hi, "ci_method": PROPORTION}
-        if j > i:
-            found = rebound(gone[i, i], hits, prompts, resamples=resamples)
-            back[j][i] = found._asdict() | {"ci_method": DIFFERENCE}
-    return {
-        "requests": [{"kind": request.kind, "names": list(request.names)} for request in requests],
-        "ua": ua,
-        "rebound": back,
-        "retained": [_retained(grids[j], requests[: j + 1], resamples) for j in range(size)],
-    }
+    resamples = evidence.suite.resamples
+    ua: list[list[Estimate | None]] = []
+    back: list[list[Estimate | None]] = []
+    first = [_gone(grids[place], request) for place, request in enumerate(requests)]
+    for step, grid in enumerate(grids):
+        later = len(requests) - step - 1
+        own = [_gone(grid, request) for request in requests[: step + 1]]
+        ua.append([proportion(*part, resamples=resamples) for part in own] + [None] * later)
+        fell = [_rebound(one[0], *part, resamples=resamples) for one, part in zip(first, own[:-1], strict=False)]
+        back.append([*fell, None, *[None] * later])
+    retained = [_retained(grid, requests[: step + 1], resamples) for step, grid in enumerate(grids)]
+    return Sequence(labels=labels, requests=names, ua=ua, rebound=back, retained=retained)
 
 
-def _requests(outs: Sequence[Path]) -> list[Target]:
-    targets = []
-    for out in outs:
-        path = out / "report.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; run `erase eval` with this output folder first.")
-        concept = json.loads(path.read_text(encoding="utf-8"))["concept"]
-        targets.append((str(out), Target(concept["kind"], tuple(concept["canvas_names"]))))
-    return _find_requests(targets)
-
-
-def check_order(steps: Sequence[tuple[str, Target]]) -> None:
-    """Refuse, before anything is drawn, models that are no sequence of erasures; see ``read_sequence``.
+def check_order(steps: Steps[tuple[str, Target | None]]) -> list[Target]:
+    """What each step adds to the targets of the steps before it.
 
     Args:
-        steps: what to call each step in an error, and its target.
+        steps: What to call each step in an error, and its target.
 
     Raises:
-        ValueError: one step only, or a step without a new target.
+        ValueError: There is one step only, a step without a new target, or a suite without a grid.
     """
     if len(steps) < 2:
         raise ValueError("A sequence sets models side by side that were erased one after another: name two or more.")
-    _find_requests(steps)
-
-
-def _find_requests(steps: Sequence[tuple[str, Target]]) -> list[Target]:
-    """What each step, by what an error calls it, adds to the targets of the steps before it."""
     requests: list[Target] = []
     for name, target in steps:
+        if target is None:
+            raise ValueError(f"The sequence has the step {name}, but its suite has prompt files: use a grid suite.")
         before = {name for request in requests if request.kind == target.kind for name in request.names}
         new = tuple(label for label in target.names if label not in before)
         if not new:
@@ -111,20 +80,25 @@ def _find_requests(steps: Sequence[tuple[str, Target]]) -> list[Target]:
     return requests
 
 
-def _asking(grid: Table, requests: Sequence[Target]) -> Table:
-    return grid.where(lambda row: any(request.is_asked(row["style"], row["object"]) for request in requests))
-
-
-def _gone(part: Table, request: Target) -> np.ndarray:
+def _gone(grid: Table, request: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a request no longer shows in the images that ask for it, (n,) bool, and their prompts."""
+    part = grid.where(lambda row: request.is_asked(row["style"], row["object"]))
     axes = dict.fromkeys(axis for axis, _ in request.parts)
-    return np.logical_or.reduce([part[axis] != part[f"judge_{axis}"] for axis in axes])
+    gone = np.logical_or.reduce([part[axis] != part[f"judge_{axis}"] for axis in axes])
+    return gone, clusters(part.rows)
 
 
-def _retained(grid: Table, requests: Sequence[Target], resamples: int) -> dict[str, Any]:
-    asking = {row["key"] for row in _asking(grid, requests).rows}
-    kept = grid.where(lambda row: row["key"] not in asking)
-    if not len(kept):
+def _rebound(before: np.ndarray, after: np.ndarray, prompts: np.ndarray, *, resamples: int) -> Estimate:
+    fell = rebound(before, after, prompts, resamples=resamples)
+    return Estimate(value=fell.value, lo=fell.lo, hi=fell.hi, method=REBOUND, n_images=fell.n)
+
+
+def _retained(grid: Table, requests: Steps[Target], resamples: int) -> Estimate:
+    others = grid.where(lambda row: not any(request.is_asked(row["style"], row["object"]) for request in requests))
+    if not len(others):
         raise ValueError("Every prompt of the suite asks for a request; what is retained needs other prompts.")
-    right = ((kept["style"] == kept["judge_style"]).astype(float) + (kept["object"] == kept["judge_object"])) / 2
-    lo, hi = cluster_bootstrap([right], prompt_index(kept), resamples=resamples)
-    return {"value": float(right.mean()), "lo": lo, "hi": hi, "n": len(kept), "ci_method": BOOTSTRAP}
+    right = (
+        (others["style"] == others["judge_style"]).astype(float) + (others["object"] == others["judge_object"])
+    ) / 2
+    sample = Sample(values=right, base=None, clusters=clusters(others.rows))
+    return estimate_sample(sample, resamples=resamples)

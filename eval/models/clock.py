@@ -1,7 +1,7 @@
-"""How much of the wall time is spent in the forwards of some modules, measured by hooks that are removed afterwards."""
+"""How much of the wall time some modules spend in their forwards, measured by hooks that are removed afterwards."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,18 +13,18 @@ from eval.models.text_to_image import autoencoders, denoisers
 
 
 class Clock:
-    """The wall time since it was made, and the parts of it that forwards and loading took, in seconds."""
+    """The wall time since the clock started, and how much of it forwards and loading took, in seconds."""
 
     def __init__(self) -> None:
         """Start."""
         self.loading = 0.0
         self._start, self._end = time.perf_counter(), 0.0
         self._on_cpu: list[float] = []  # start, end, start, end, ...
-        self._on_device: list[torch.Event] = []  # the same: what a device does is over later than its call
+        self._on_device: list[torch.Event] = []  # the same; a device finishes later than the call returns
 
     @property
     def wall(self) -> float:
-        """Seconds until it was stopped, or until now, without loading."""
+        """Seconds until the clock stopped, or until now, without loading."""
         return (self._end or time.perf_counter()) - self._start - self.loading
 
     @property
@@ -41,17 +41,17 @@ class Clock:
 
     @property
     def spent(self) -> dict[str, float]:
-        """What a report keeps: ``seconds`` and ``loading_seconds``, and the share ``outside`` the forwards."""
+        """For a report: ``seconds``, ``loading_seconds``, and the share ``outside`` the forwards."""
         seconds = {"seconds": round(self.wall, 3), "loading_seconds": round(self.loading, 3)}
         return seconds | {"outside": round(self.outside, 4)}
 
     def stop(self) -> None:
-        """The wall time ends here."""
+        """End the wall time here."""
         self._end = time.perf_counter()
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """What happens in this block is loading, and no part of the wall time."""
+        """Count this block as loading, not as wall time."""
         start = time.perf_counter()
         try:
             yield
@@ -60,7 +60,7 @@ class Clock:
 
     @contextmanager
     def watch(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """Note the forwards of ``modules`` in this block, none of which may call another one."""
+        """Note the forwards of ``modules`` in this block; none of them may call another one."""
         hooks = []
         for module in modules:
             hooks += [module.register_forward_pre_hook(self._mark), module.register_forward_hook(self._mark)]
@@ -85,7 +85,7 @@ class Clock:
 
 @contextmanager
 def measure(modules: Iterable[nn.Module]) -> Iterator[Clock]:
-    """Measure the block, and within it the forwards of ``modules``, none of which may call another one."""
+    """Measure the block, and in it the forwards of ``modules``; none of them may call another one."""
     clock = Clock()
     try:
         with clock.watch(modules):
@@ -94,22 +94,6 @@ def measure(modules: Iterable[nn.Module]) -> Iterator[Clock]:
         clock.stop()
 
 
-def spent_by_all(spent: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The sum of what several clocks said.
-
-    >>> one, other = {"seconds": 3.0, "loading_seconds": 1.0, "outside": 0.1}, {"seconds": 1.0, "outside": 0.5}
-    >>> spent_by_all([one, other | {"loading_seconds": 0.5}])
-    {'seconds': 4.0, 'loading_seconds': 1.5, 'outside': 0.2}
-    """
-    seconds = sum(each["seconds"] for each in spent)
-    outside = sum(each["outside"] * each["seconds"] for each in spent)
-    return {
-        "seconds": round(seconds, 3),
-        "loading_seconds": round(sum(each["loading_seconds"] for each in spent), 3),
-        "outside": round(outside / seconds, 4) if seconds else 0.0,
-    }
-
-
 def drawing_modules(pipe: DiffusionPipeline) -> list[nn.Module]:
-    """The denoisers and the parts of the VAE, whose ``decode`` is not a forward of its own."""
+    """The denoisers and the parts of the VAE; the ``decode`` of a VAE is not a forward, so its parts are watched."""
     return [*denoisers(pipe).values(), *(part for vae in autoencoders(pipe) for part in vae.children())]

@@ -1,12 +1,13 @@
 """Hashes that say whether two pipelines hold the same weights."""
 
 import hashlib
-import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
+
+from eval.files import hash_json
 
 
 class Fingerprint(NamedTuple):
@@ -22,7 +23,7 @@ class Fingerprint(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """How much of a model's weights differs from another's."""
+    """How many of a model's weights differ from another's."""
 
     components: list[str]  # those that differ
     tensors: int
@@ -32,7 +33,11 @@ class Footprint(NamedTuple):
 
 
 def fingerprint(pipe: DiffusionPipeline) -> Fingerprint:
-    """Hash a loaded pipeline; load both sides with one dtype to compare them."""
+    """Hash a loaded pipeline; load both sides with one dtype to compare them.
+
+    It reads all weights, which takes seconds for a large model: whoever loads a pipeline hashes it once and passes the
+    result on.
+    """
     components: dict[str, str] = {}
     tensors: dict[str, tuple[str, int]] = {}
     for name, part in sorted(pipe.components.items()):
@@ -50,14 +55,14 @@ def fingerprint(pipe: DiffusionPipeline) -> Fingerprint:
             components[name] = hash_json([type(part).__name__, public])
     whole = [type(pipe).__qualname__, components]
     if not type(pipe).__module__.startswith("diffusers.pipelines."):
-        # a class of its own may act on a prompt by its settings, such as the names of a block list
+        # a class of somebody's own may act on a prompt by its settings, such as the names of a block list
         own = {key: value for key, value in pipe.config.items() if not key.startswith("_")}
         whole.append({key: value for key, value in own.items() if key not in pipe.components})
     return Fingerprint(components, tensors, hash_json(whole))
 
 
 def footprint(model: Fingerprint, base: Fingerprint) -> Footprint:
-    """Compare two fingerprints tensor by tensor; what only one side has counts as different."""
+    """Compare two fingerprints tensor by tensor; a tensor that only one side has counts as different."""
     every = model.tensors | base.tensors
     changed = [name for name in every if model.tensors.get(name) != base.tensors.get(name)]
     return Footprint(
@@ -67,15 +72,6 @@ def footprint(model: Fingerprint, base: Fingerprint) -> Footprint:
         parameters=sum(every[name][1] for name in changed),
         parameters_of=sum(size for _, size in every.values()),
     )
-
-
-def hash_json(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
-    """SHA-256 of a value written as JSON with sorted keys.
-
-    >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def hash_tensor(tensor: torch.Tensor) -> str:

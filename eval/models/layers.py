@@ -17,29 +17,29 @@ COMPONENTS = (*DENOISERS, "text_encoder", "text_encoder_2", "text_encoder_3", "t
 
 
 def layer_changes(pipe: DiffusionPipeline, base: str | DiffusionPipeline) -> dict[str, dict[str, float | None]]:
-    """Compare a pipeline with its base, of which one component is in memory at a time.
+    """Compare a pipeline with its base; memory holds one component of the base at a time.
 
     Args:
-        pipe: the erased pipeline; an active adapter counts as its product B A times its scale.
-        base: the pipeline that it was made from, or its name: ``canvas``, a diffusers folder or a hub id.
+        pipe: The erased pipeline; an active adapter counts as its product B A times its scale.
+        base: The pipeline that it was made from, or its name: ``canvas``, a diffusers folder or a hub id.
 
     Returns:
         component -> layer -> ||W - W_base|| / ||W_base|| (Frobenius, weights and biases of the layer together), in the
-        order of the model. 0 is the base's layer; None is one that the base does not have in this shape.
+        order of the model. 0 is the base's layer; None is a layer that the base does not have in this shape.
 
     Raises:
-        FileNotFoundError: there is no such base.
+        FileNotFoundError: There is no such base.
     """
-    found: dict[str, dict[str, float | None]] = {}
+    changes: dict[str, dict[str, float | None]] = {}
     for component in COMPONENTS:
         module = pipe.components.get(component)
         if isinstance(module, nn.Module):
-            found[component] = _compare(module, _base_component(base, component, like=module))
-    return found
+            changes[component] = _compare(module, _base_component(base, component, like=module))
+    return changes
 
 
 def relative_norm(change: torch.Tensor, base: torch.Tensor) -> float:
-    """The Frobenius norm of a change as a share of what was changed.
+    """The Frobenius norm of a change as a share of the base's.
 
     >>> relative_norm(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 10.0]))
     0.5
@@ -51,22 +51,20 @@ def relative_norm(change: torch.Tensor, base: torch.Tensor) -> float:
 def _compare(module: nn.Module, base: dict[str, torch.Tensor]) -> dict[str, float | None]:
     layers: dict[str, float | None] = {}
     for name, tensors, added in _layers(module):
-        known = [base.get(key) for key in tensors]
-        if any(one is None or one.shape != tensors[key].shape for one, key in zip(known, tensors, strict=True)):
+        before = {key: base[key].detach().cpu().float() for key in tensors if key in base}
+        if any(key not in before or before[key].shape != tensor.shape for key, tensor in tensors.items()):
             layers[name] = None
             continue
         changes = [
-            tensor.detach().cpu().float() - one.detach().cpu().float() + added.get(key, 0)
-            for (key, tensor), one in zip(tensors.items(), known, strict=True)
-            if one is not None
+            (tensor.detach().cpu().float() - before[key] + added.get(key, 0)).flatten()
+            for key, tensor in tensors.items()
         ]
-        sizes = [one.detach().cpu().float().flatten() for one in known if one is not None]
-        layers[name] = relative_norm(torch.cat([change.flatten() for change in changes]), torch.cat(sizes))
+        layers[name] = relative_norm(torch.cat(changes), torch.cat([tensor.flatten() for tensor in before.values()]))
     return layers
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-    """Every layer with weights of its own: its name, its tensors, and what an adapter adds to them, by base's names."""
+    """Every layer with own weights: its name, its tensors by the base's names, and what an adapter adds to them."""
     for name, layer in module.named_modules():
         if name.endswith(".base_layer") or ".lora_" in name:
             continue
@@ -89,8 +87,8 @@ def _base_component(base: str | DiffusionPipeline, component: str, *, like: nn.M
     if isinstance(base, DiffusionPipeline):
         part = base.components.get(component)
         # a layer that carries an adapter keeps its own weights as its base_layer
-        named = part.named_parameters() if isinstance(part, nn.Module) else ()
-        return {name.replace(".base_layer.", "."): tensor for name, tensor in named}
+        parameters = part.named_parameters() if isinstance(part, nn.Module) else ()
+        return {name.replace(".base_layer.", "."): tensor for name, tensor in parameters}
     folder = base_model.resolve(base)
     if not (folder / component).is_dir():
         return {}

@@ -1,4 +1,4 @@
-"""The concepts that lie nearest to the target in the base's own text encoder: what an imprecise erasure hurts first."""
+"""The concepts nearest to the target in the base's own text encoder; an imprecise erasure hurts these first."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from eval.suite.grid import Target
 from eval.suite.world import World
 
 
-PROMPTS = {"style": "an image in {} style", "object": "an image of a {}"}  # name alone, nothing of the other axis
+PROMPTS = {"style": "an image in {} style", "object": "an image of a {}"}  # the name alone, without the other axis
 
 
 def find_neighbours(
@@ -20,20 +20,20 @@ def find_neighbours(
     """The k names of the target's kind that are nearest to it by cosine of the pooled text features.
 
     Args:
-        pipe: the base, with a CLIP text encoder.
-        target: the erased concepts.
-        names: the labels of that kind that the suite's grid holds.
-        k: how many.
-        world: how prompts spell them.
+        pipe: The base, with a CLIP text encoder.
+        target: The erased concepts.
+        names: The labels of that kind in the suite's grid.
+        k: How many to return.
+        world: How prompts spell the labels.
 
     Raises:
-        ValueError: the pipeline has no text encoder, or k is outside 1 and the number of other names.
+        ValueError: The pipeline has no CLIP text encoder, or k is not between 1 and the number of other names.
     """
     encoder, tokenizer = pipe.components.get("text_encoder"), pipe.components.get("tokenizer")
     if not isinstance(encoder, CLIPTextModel) or tokenizer is None:
         raise ValueError(
             f"{type(pipe).__name__} has no CLIPTextModel as its text encoder to find neighbours with; "
-            "leave pinpoint_ness out of the suite's aspects."
+            "leave pinpoint_ness out of the suite's metrics."
         )
     spellings = world.spellings(target.kind)
     texts = [PROMPTS[target.kind].format(spellings[name]) for name in names]

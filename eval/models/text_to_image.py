@@ -1,13 +1,12 @@
 """What is asked of a text-to-image pipeline of diffusers, and what its class and its parts say about it.
 
-``AutoPipelineForText2Image`` says which classes of diffusers these are; a class of somebody else is one if its call
-takes a prompt, the number of steps and a generator. What a call does not use is refused, where diffusers ignores it.
+``AutoPipelineForText2Image`` lists the classes of diffusers that draw from a text. A class of somebody else counts if
+its call takes a prompt, the number of steps and a generator. diffusers ignores settings that a call does not use; here
+they are refused.
 """
 
 import inspect
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,7 +15,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from torch import nn
 
 
-# the parts that denoise, as the classes call them: the last two are those of Wuerstchen, Stable Cascade and Kandinsky
+# the parts that denoise, as the classes call them; Wuerstchen, Stable Cascade and Kandinsky have the last two
 DENOISERS = ("unet", "transformer", "unconditional_transformer", "prior_prior", "decoder")
 AUTOENCODERS = ("vae", "movq", "vqgan")
 _STABLE_DIFFUSION = (StableDiffusionPipeline, StableDiffusionXLPipeline)
@@ -28,27 +27,27 @@ def find_class(name: str) -> type[DiffusionPipeline]:
     """The class of diffusers that a ``model_index.json`` names.
 
     Raises:
-        ValueError: it does not draw images from text alone.
+        ValueError: It does not draw images from text alone.
     """
-    found: Any = getattr(diffusers, name)
-    check_class(found)
-    return found
+    cls: Any = getattr(diffusers, name)
+    check_class(cls)
+    return cls
 
 
 def check_class(cls: type[DiffusionPipeline]) -> None:
     """Refuse a pipeline that does not draw images from text alone.
 
     Raises:
-        ValueError: it says what is amiss.
+        ValueError: It says why not.
     """
     takes = _parameters(cls)
     missing = [name for name in _NEEDED if name not in takes]
     is_stock = cls.__module__.startswith("diffusers.") and cls not in _STABLE_DIFFUSION
     if missing or (is_stock and (cls not in _stock() or any(name in takes for name in _MORE_THAN_TEXT))):
-        told = f"a {cls.__name__}, whose call does not take {' and '.join(missing)}" if missing else f"a {cls.__name__}"
+        without = f", whose call does not take {' and '.join(missing)}" if missing else ""
         raise ValueError(
-            f"The model is {told}, but images are drawn with pipelines that need nothing but a text, such as those of "
-            "AutoPipelineForText2Image: pass one of these."
+            f"The model is a {cls.__name__}{without}, but images are drawn with pipelines that need nothing but a "
+            "text, such as those of AutoPipelineForText2Image: pass one of these."
         )
 
 
@@ -58,36 +57,21 @@ def is_stable_diffusion(cls: type[DiffusionPipeline]) -> bool:
 
 
 def find_guidance(pipe: DiffusionPipeline, guidance_scale: float | None) -> float | None:
-    """The guidance of a pipeline's images: what is asked for, or else the default of its call; see ``own_guidance``."""
+    """The guidance that is asked for or, if None is, the default of the pipeline's call; see ``own_guidance``."""
     if guidance_scale is not None:
         return float(guidance_scale)
     return own_guidance(type(pipe), pipe.config, [part.config for part in denoisers(pipe).values()])
 
 
-def saved_guidance(cls: type[DiffusionPipeline], folder: Path, guidance_scale: float | None) -> float | None:
-    """The same of a pipeline that lies in a folder, from its settings alone.
-
-    Args:
-        cls: the class that the folder is loaded as.
-        folder: with ``model_index.json`` and one folder for each part.
-        guidance_scale: that is asked for, if any.
-    """
-    if guidance_scale is not None:
-        return float(guidance_scale)
-    files = [path for name in DENOISERS if (path := folder / name / "config.json").is_file()]
-    index, *parts = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "model_index.json", *files)]
-    return own_guidance(cls, index, parts)
-
-
 def own_guidance(
     cls: type[DiffusionPipeline], config: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]
 ) -> float | None:
-    """The default of a pipeline's call; None where it takes no guidance, has no use for one, or finds it by itself.
+    """The default of a pipeline's call; None if it takes no guidance, has no use for it, or finds it by itself.
 
     Args:
-        cls: the class of the pipeline.
-        config: the settings of the pipeline, which are those of ``model_index.json``.
-        parts: the settings of its denoisers.
+        cls: The class of the pipeline.
+        config: The settings of the pipeline, which are those of ``model_index.json``.
+        parts: The settings of its denoisers.
 
     >>> own_guidance(StableDiffusionPipeline, {}, [{}]), own_guidance(StableDiffusionXLPipeline, {}, [{}])
     (7.5, 5.0)
@@ -105,19 +89,19 @@ def check_settings(pipe: DiffusionPipeline, *, guidance_scale: float | None, neg
     """Refuse a setting that the pipeline would ignore or fail on.
 
     Args:
-        pipe: the pipeline.
-        guidance_scale: that is asked for; None leaves it to the pipeline.
-        negative_prompt: that is asked for; empty asks for none.
+        pipe: The pipeline.
+        guidance_scale: None leaves it to the pipeline.
+        negative_prompt: Empty asks for none.
 
     Raises:
-        ValueError: it names the setting.
+        ValueError: It names the setting.
     """
     name, takes = type(pipe).__name__, _parameters(type(pipe))
     parts = [part.config for part in denoisers(pipe).values()]
     if guidance_scale is not None and ("guidance_scale" not in takes or _is_distilled(takes, pipe.config, parts)):
         raise ValueError(
             f"The guidance_scale is {guidance_scale}, but this {name} has no use for one: leave it out (in a suite, "
-            "write guidance_scale: null)."
+            "write guidance_scale: null in its sampler)."
         )
     if negative_prompt and ("negative_prompt" not in takes or _needs_true_guidance(takes)):
         raise ValueError(
@@ -130,15 +114,15 @@ def denoisers(pipe: DiffusionPipeline) -> dict[str, Any]:
     """The parts of a pipeline that denoise, by their names.
 
     Raises:
-        ValueError: it has none that is known.
+        ValueError: It has none of the known names.
     """
-    found = {name: pipe.components[name] for name in DENOISERS if isinstance(pipe.components.get(name), nn.Module)}
-    if not found:
+    parts = {name: pipe.components[name] for name in DENOISERS if isinstance(pipe.components.get(name), nn.Module)}
+    if not parts:
         raise ValueError(
             f"The {type(pipe).__name__} has none of {', '.join(DENOISERS)}, so what it computes cannot be counted: "
             "pass a pipeline that has one."
         )
-    return found
+    return parts
 
 
 def autoencoders(pipe: DiffusionPipeline) -> list[nn.Module]:
@@ -152,40 +136,40 @@ def drawing_dtype(pipe: DiffusionPipeline) -> torch.dtype:
 
 
 def draws_like_stable_diffusion(pipe: DiffusionPipeline) -> bool:
-    """Whether the shape of the initial latents is known: Stable Diffusion, or somebody's own class around its UNet."""
+    """Whether the initial latents have a known shape: in Stable Diffusion and in own classes around its UNet."""
     is_own = not type(pipe).__module__.startswith("diffusers.")
     is_around = is_own and isinstance(pipe.components.get("unet"), UNet2DConditionModel)
     return is_stable_diffusion(type(pipe)) or is_around
 
 
 def own_side(pipe: DiffusionPipeline) -> int | None:
-    """Height and width in pixels that Stable Diffusion draws by itself; None for other classes: the images say it."""
+    """Height and width in pixels that Stable Diffusion draws by itself; None for a class whose images only show it."""
     return pipe.unet.config.sample_size * pipe.vae_scale_factor if draws_like_stable_diffusion(pipe) else None
 
 
 def _parameters(cls: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
-    """What a call takes; a class that hands on ``**settings`` takes what its parent's call takes, too."""
-    found: dict[str, inspect.Parameter] = {}
+    """What a call takes; a class that passes on ``**settings`` takes what its parent's call takes, too."""
+    takes: dict[str, inspect.Parameter] = {}
     for owner in cls.__mro__:
         if "__call__" in vars(owner):
             own = inspect.signature(vars(owner)["__call__"]).parameters
-            found = {**own, **found}
+            takes = {**own, **takes}
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
                 break
-    return found
+    return takes
 
 
 def _is_distilled(
     takes: Mapping[str, inspect.Parameter], config: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]
 ) -> bool:
     """Whether the model was trained to do without the guidance that its class passes on: Flux schnell, Flux 2 Klein."""
-    is_embedded = "true_cfg_scale" in takes  # then the model itself gets guidance_scale, as a number
+    is_embedded = "true_cfg_scale" in takes  # such a model reads guidance_scale as a number
     embeds = any(part.get("guidance_embeds") for part in parts)
     return bool(config.get("is_distilled")) or (is_embedded and not embeds)
 
 
 def _needs_true_guidance(takes: Mapping[str, inspect.Parameter]) -> bool:
-    """Whether a negative prompt counts with ``true_cfg_scale`` only, which is off unless it is given (Flux)."""
+    """Whether a negative prompt needs ``true_cfg_scale``, which is off by default (Flux)."""
     return "true_cfg_scale" in takes and takes["true_cfg_scale"].default <= 1
 
 

@@ -1,111 +1,77 @@
-"""Numbers, names, sizes and times as people read them."""
+"""Numbers, names, sizes and times as people read them; the unit of a number is that of its metric."""
 
-from typing import Any
-
-
-# metrics that are not shares, by the beginning of their names
-UNITS = {
-    "clip_": "score",
-    "drift": "score",
-    "diversity": "distance",
-    "fd_": "distance",
-    "fid": "distance",
-    "kid_": "distance",
-    "cmmd": "distance",
-    "seconds": "distance",
-}
+from eval.measurements import Difference, Estimate
 
 
-def unit(key: str) -> str:
-    """Whether a metric is a share, a score or a distance.
-
-    >>> unit("ua"), unit("clip_retain"), unit("fd_canvas")
-    ('share', 'score', 'distance')
-    """
-    return next((found for prefix, found in UNITS.items() if key.startswith(prefix)), "share")
-
-
-def number(value: float | None, key: str = "") -> str:
+def number(value: float | None, unit: str = "share") -> str:
     """A value as people read it: shares in per cent, scores in three decimals, distances in three digits.
 
-    >>> number(0.9417, "ira"), number(0.312, "clip_retain"), number(None)
-    ('94.2 %', '0.312', 'n/a')
+    >>> number(0.9417), number(0.312, "score"), number(12.345, "distance"), number(None)
+    ('94.2 %', '0.312', '12.3', 'n/a')
     """
     if value is None:
         return "n/a"
-    kind = unit(key)
-    if kind == "score":
+    if unit == "score":
         return f"{value:.3f}"
-    return f"{value:.3g}" if kind == "distance" else f"{100 * value:.1f} %"
+    return f"{value:.3g}" if unit == "distance" else f"{100 * value:.1f} %"
 
 
-def interval(estimate: dict[str, Any] | None, key: str = "") -> str:
-    """The interval of an estimate, or nothing.
+def interval(estimate: Estimate, unit: str = "share") -> str:
+    """The interval of an estimate, or why it has none; empty where there is no number.
 
-    >>> interval({"lo": 0.5, "hi": 0.75}, "ua")
-    '[50.0, 75.0]'
+    >>> interval(Estimate(value=0.6, lo=0.5, hi=0.75)), interval(Estimate(value=2.1, method="none: one batch"))
+    ('[50.0, 75.0]', '(no interval: one batch)')
     """
-    if not estimate or estimate.get("lo") is None:
-        return ""
-    return f"[{number(estimate['lo'], key)}, {number(estimate['hi'], key)}]".replace(" %", "")
+    if estimate.lo is not None:
+        return f"[{number(estimate.lo, unit)}, {number(estimate.hi, unit)}]".replace(" %", "")
+    has_reason = estimate.value is not None and estimate.method
+    return f"(no interval: {estimate.method.removeprefix('none: ')})" if has_reason else ""
 
 
-def no_interval(estimate: dict[str, Any]) -> str:
-    """Why a value stands without an interval, in brackets; nothing where it has one.
+def basis(estimate: Estimate) -> str:
+    """What an estimate was counted from, how its interval was made, and what belongs to it alone.
 
-    >>> no_interval({"value": 2.1, "lo": None, "ci_method": "none: one batch"}), no_interval({"value": 1, "lo": 0})
-    ('(no interval: one batch)', '')
-    """
-    if estimate["value"] is None or estimate.get("lo") is not None:
-        return ""
-    return f"(no interval: {estimate['ci_method'].removeprefix('none: ')})"
-
-
-def basis(estimate: dict[str, Any]) -> str:
-    """What an estimate was counted from, and how its interval was made.
-
-    >>> basis({"hits": 3, "n": 8, "n_images": 8, "n_prompts": 2, "ci_method": "Wilson, 95 %"})
+    >>> basis(Estimate(value=0.4, hits=3, n_images=8, n_prompts=2, method="Wilson, 95 %"))
     '3 of 8; 8 images, 2 prompts; interval: Wilson, 95 %'
-    >>> basis({"n_images": 24, "lo": None, "ci_method": "none: one batch"})
-    '24 images; interval: none: one batch'
+    >>> basis(Estimate(value=2.1, n_images=24, method="none: one batch", about={"k": 5}))
+    '24 images; interval: none: one batch; k 5'
     """
-    parts = [f"{estimate['hits']} of {estimate.get('n', estimate['n_images'])}"] if "hits" in estimate else []
-    counts = [f"{estimate[f'n_{what}']} {what}" for what in ("images", "prompts") if f"n_{what}" in estimate]
-    return "; ".join([*parts, ", ".join(counts), f"interval: {estimate['ci_method']}"])
+    counts = {"images": estimate.n_images, "prompts": estimate.n_prompts}
+    images = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    method = f"interval: {estimate.method}" if estimate.method else ""
+    about = [f"{words(name)} {value}" for name, value in estimate.about.items() if isinstance(value, int | float | str)]
+    return "; ".join(filter(None, (hits(estimate), images, method, ", ".join(about))))
 
 
-def rate(found: dict[str, Any]) -> str:
-    """A share of prompts with its counts and its interval.
-
-    >>> rate({"value": 0.5, "lo": 0.2, "hi": 0.8, "hits": 5, "n": 10})
-    '5/10 = 50.0 % [20.0, 80.0]'
-    """
-    return f"{found['hits']}/{found['n']} = {number(found['value'])} {interval(found)}"
+def hits(estimate: Estimate) -> str:
+    """What a share was counted from; empty for another number."""
+    return "" if estimate.hits is None else f"{estimate.hits} of {estimate.n or estimate.n_images}"
 
 
-def change(gap: dict[str, Any] | None, key: str = "") -> str:
+def change(gap: Difference | Estimate | None, unit: str = "share") -> str:
     """A difference with its sign and its interval: shares in percentage points.
 
-    >>> change({"value": -0.081, "lo": -0.12, "hi": -0.0004}, "ira")
+    >>> change(Difference(value=-0.081, lo=-0.12, hi=-0.0004, method="", n_images=8, paired=True))
     '-8.1 [-12.0, 0.0]'
     """
-    if not gap:
-        return "n/a"
-    value, lo, hi = (signed(gap[end], key) for end in ("value", "lo", "hi"))
-    return f"{value} [{lo}, {hi}]"
+    return f"{signed(gap.value, unit)} {signed_interval(gap, unit)}".strip() if gap else "n/a"
 
 
-def signed(value: float, key: str = "") -> str:
+def signed_interval(gap: Difference | Estimate, unit: str = "share") -> str:
+    """The interval of a difference with signs; empty where it has none."""
+    return f"[{signed(gap.lo, unit)}, {signed(gap.hi, unit)}]" if gap.lo is not None else ""
+
+
+def signed(value: float | None, unit: str = "share") -> str:
     """A difference with its sign; no sign where it would be shown as zero.
 
-    >>> signed(0.25), signed(-0.0001), signed(-0.012, "drift")
+    >>> signed(0.25), signed(-0.0001), signed(-0.012, "score")
     ('+25.0', '0.0', '-0.012')
     """
-    kind = unit(key)
-    text = f"{value:+.3f}" if kind == "score" else f"{value:+.3g}" if kind == "distance" else f"{100 * value:+.1f}"
-    if not text.strip("+-0."):
-        return text.lstrip("+-")
-    return text
+    if value is None:
+        return "n/a"
+    text = f"{value:+.3f}" if unit == "score" else f"{value:+.3g}" if unit == "distance" else f"{100 * value:+.1f}"
+    return text if text.strip("+-0.") else text.lstrip("+-")
 
 
 def words(name: str) -> str:
@@ -117,16 +83,25 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def size(count: float | None) -> str:
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart.
+
+    >>> count(12500), count(None)
+    ('12,500', 'n/a')
+    """
+    return "n/a" if value is None else f"{value:,.0f}"
+
+
+def size(value: float | None) -> str:
     """Bytes in a readable unit.
 
     >>> size(81_500_000)
     '81.5 MB'
     """
-    if count is None:
+    if value is None:
         return "n/a"
-    name, divisor = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
-    return f"{count / divisor:.1f} {name}"
+    name, divisor = ("GB", 1e9) if value >= 1e9 else ("MB", 1e6) if value >= 1e6 else ("kB", 1e3)
+    return f"{value / divisor:.1f} {name}"
 
 
 def duration(seconds: float | None) -> str:

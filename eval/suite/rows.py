@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 
 
+SEED = 0  # of prompts that come without one
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -11,22 +13,22 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class Row:
     """One image to generate.
 
-    Args:
-        prompt_id: name of the prompt, used in file names.
-        prompt: what the model is asked for.
-        seed: seed of the initial latents of this image.
-        role: target, adjacent, synonym, multilingual or combo, seen from the erased concept; adversarial or
-            unconditional in an attack; empty if undecided.
-        family: the wording: template, paraphrase, alias, ...
-        style: the style that the prompt asks for, if any.
-        object: the object that the prompt asks for, if any.
-        language: the language of the prompt, where it is not English.
-        attack: the attack that found the prompt, if one did.
-        guidance_scale: of this image; that of all images if None.
-        columns: what else a prompt file says about the prompt, by the names of its columns.
+    Attributes:
+        prompt_id: Name of the prompt, used in file names.
+        prompt: What the model is asked for.
+        seed: Of the initial latents of this image.
+        role: ``target``, ``adjacent``, ``synonym``, ``multilingual`` or ``combo``, seen from the erased concept;
+            ``adversarial`` or ``unconditional`` in an attack; empty if undecided.
+        family: The wording (``template``, ``paraphrase``, ``alias``, ...) or the name of the prompt file.
+        style: The style that the prompt asks for, if any.
+        object: The object that the prompt asks for, if any.
+        language: The language of the prompt, if it is known.
+        attack: The attack that found the prompt, if one did.
+        guidance_scale: Of this image; if None, the sampler's.
+        columns: What else a prompt file says about the prompt, by the names of its columns.
 
     Raises:
-        ValueError: a name that cannot be a file name, or an empty prompt of a row that is not ``unconditional``.
+        ValueError: A name that cannot be a file name, or an empty prompt of a row that is not ``unconditional``.
     """
 
     prompt_id: str

@@ -14,15 +14,15 @@ COMBINATION = "combination"  # kind of a target that is a style and an object to
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What the prompts of a grid speak of, and what its judge is asked for.
+    """What the prompts of a grid are about, and what its judge is asked for.
 
-    Args:
-        name: of the world, which is also that of its module in ``eval/worlds``.
-        styles: label of each style -> how prompts spell it; the order is that of the judge's classes.
-        objects: the same of the objects.
-        template: the prompt of a cell, with ``{style}`` and ``{object}`` in it.
-        aliases: kind (style or object) -> another name of a concept -> its label, for what a user may call a target.
-        uncounted_styles: labels whose own style accuracy counts neither for IRA nor for CRA.
+    Attributes:
+        name: Of the world, and of its module in ``eval/suite/worlds``.
+        styles: Label of each style -> how prompts spell it; the order is that of the judge's classes.
+        objects: The same of the objects.
+        template: The prompt of a cell, with ``{style}`` and ``{object}`` in it.
+        aliases: Kind (style or object) -> another name of a concept -> its label, for what a user may call a target.
+        uncounted_styles: Labels whose own style accuracy counts neither for IRA nor for CRA.
     """
 
     name: str
@@ -40,7 +40,7 @@ class World:
         """Label -> spelling in prompts, of one kind.
 
         Raises:
-            ValueError: a kind that is not style or object.
+            ValueError: A kind that is not style or object.
         """
         if kind not in ("style", "object"):
             raise ValueError(
@@ -57,7 +57,7 @@ class World:
         return self.template.format(style=self.styles[style], object=self.objects[obj])
 
     def find(self, words: Sequence[str], kind: str) -> tuple[str, ...]:
-        """The labels of concepts that are given by label, by spelling or by alias, in any case.
+        """The labels of concepts that are written by label, by spelling or by alias, in any case.
 
         >>> load_world("unlearncanvas").find(["van gogh", "PHOTO"], "style")
         ('Van_Gogh', 'Seed_Images')
@@ -68,38 +68,38 @@ class World:
         ('Artist_Sketch x Cats',)
 
         Raises:
-            ValueError: a concept that is not part of the world.
+            ValueError: A concept that is not part of the world.
         """
         if kind == COMBINATION:
             return tuple(combine_labels(self._within(word, "style"), self._within(word, "object")) for word in words)
-        spellings = self.spellings(kind)
-        known = self._words(kind)
-        missing = [word for word in words if word.lower() not in known]
+        labels = self._words(kind)
+        missing = [word for word in words if word.lower() not in labels]
         if missing:
-            raise ValueError(f"The world {self.name} has no {kind} {missing[0]!r}; it has {', '.join(spellings)}.")
-        return tuple(known[word.lower()] for word in words)
+            raise ValueError(
+                f"The world {self.name} has no {kind} {missing[0]!r}; it has {', '.join(self.labels(kind))}."
+            )
+        return tuple(labels[word.lower()] for word in words)
 
     def _words(self, kind: str) -> dict[str, str]:
         """What a user may call the concepts of a kind, in lower case -> label."""
         spellings = self.spellings(kind)
-        known = {word.lower(): label for label, spelling in spellings.items() for word in (label, spelling)}
-        return known | {word.lower(): label for word, label in self.aliases.get(kind, {}).items()}
+        words = {word.lower(): label for label, spelling in spellings.items() for word in (label, spelling)}
+        return words | {word.lower(): label for word, label in self.aliases.get(kind, {}).items()}
 
     def _within(self, text: str, kind: str) -> str:
         """The one concept of a kind that a text names; of names within names (Sketch, Artist Sketch) the longest."""
-        rest, found = text.lower(), set[str]()
+        rest, labels = text.lower(), set[str]()
         for word, label in sorted(self._words(kind).items(), key=lambda item: -len(item[0])):
             shorter = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", " ", rest)
             if shorter != rest:
                 rest = shorter
-                found.add(label)
-        if len(found) != 1:
-            named = ", ".join(sorted(found)) or "none"
+                labels.add(label)
+        if len(labels) != 1:
             raise ValueError(
-                f"The combination {text!r} has to name one {kind} of the world {self.name}, but it names {named}: "
-                "write one style and one object, such as 'Van Gogh Cats'."
+                f"The combination {text!r} has to name one {kind} of the world {self.name}, but it names "
+                f"{', '.join(sorted(labels)) or 'none'}: write one style and one object, such as 'Van Gogh Cats'."
             )
-        return found.pop()
+        return labels.pop()
 
 
 def combine_labels(style: str, obj: str) -> str:
@@ -118,7 +118,7 @@ def split_label(label: str) -> tuple[str, str]:
 
 
 def available_worlds() -> list[str]:
-    """The names of the worlds, which are the files in ``eval/worlds``.
+    """The names of the worlds, which are the files in ``eval/suite/worlds``.
 
     >>> available_worlds()
     ['canvas', 'unlearncanvas']
@@ -130,11 +130,11 @@ def load_world(name: str, *, compat: bool = False) -> World:
     """The world of this name.
 
     Args:
-        name: of a module in ``eval/worlds``, which has a ``WORLD``.
-        compat: as the published code of the benchmark has it, the module's ``COMPAT``.
+        name: Of a module in ``eval/suite/worlds``, which has a ``WORLD``.
+        compat: Take the module's ``COMPAT``, which asks as the published code of the benchmark does.
 
     Raises:
-        ValueError: an unknown world, or ``compat`` of one without published code of its own.
+        ValueError: An unknown world, or ``compat`` for a world without published code of its own.
     """
     if name not in available_worlds():
         raise ValueError(f"There is no world {name!r}; there are {', '.join(available_worlds())}.")

@@ -31,11 +31,12 @@ FEWER = {
 }
 
 
-def build() -> StableDiffusionPipeline:
+def build(unet: UNet2DConditionModel) -> StableDiffusionPipeline:
+    """A pipeline whose VAE and text encoder (CLIP-L) have the size of Stable Diffusion 1.5, and random weights."""
     letters = sorted(ByteLevel.alphabet())
     tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
-    text = CLIPTextConfig(  # CLIP-L
+    text = CLIPTextConfig(
         vocab_size=49408,
         hidden_size=768,
         intermediate_size=3072,
@@ -57,7 +58,6 @@ def build() -> StableDiffusionPipeline:
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # the rest is the class's default
     parts = {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": tokenizer, "unet": unet}
     return StableDiffusionPipeline(
         **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -72,7 +72,8 @@ def main(name: str) -> None:
     concept = replace(shipped.to_concept(), templates=tuple(shipped.concept.templates[:1]))
     # the threshold that finds the target among its own samples leaves half of them above it
     retain = list(concept.prompts(concept.target[0])) if shipped.method == "unguide" else shipped.retain_prompts()
-    pipe, run = build(), Run(gradient_checkpointing=shipped.gradient_checkpointing, quiet=True)
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # the rest is the class's default
+    pipe, run = build(unet), Run(gradient_checkpointing=shipped.gradient_checkpointing, quiet=True)
     load_method(shipped.method).erase(pipe, concept, retain, params, run)
     parameters = {part: sum(p.numel() for p in pipe.components[part].parameters()) for part in ("unet", "text_encoder")}
     sys.stdout.write(json.dumps({**run.summary(), "parameters": parameters}) + "\n")

@@ -195,7 +195,10 @@ def test_uce_solves_once_for_all_layers_of_a_model_of_the_size_of_sd_1(benchmark
         return edited
 
     def at_once() -> list[torch.Tensor]:
-        edit = uce.closed_form(targets, anchors, retain, config)
+        sums = uce.Sums(768)
+        sums.edit(targets, anchors)
+        sums.protect(retain)
+        edit = uce.closed_form(sums, config)
         return [weight.double() @ edit for weight in weights]
 
     start = time.perf_counter()

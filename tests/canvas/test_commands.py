@@ -2,6 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
+from erase import shipped
 from erase.canvas import dataset, show, verify, weights
 from erase.canvas.world import IMAGE_SIZE, OBJECT_NAMES, STYLE_NAMES
 from erase.cli.main import main
@@ -33,7 +34,7 @@ def test_an_unknown_stage_names_the_known_ones(capsys, tmp_path):
 
 
 def test_an_unknown_gold_model_names_the_known_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     with pytest.raises(ValueError, match="no gold model for 'Dali'"):
         weights.load_gold("Dali")
     with pytest.raises(FileNotFoundError, match="erase canvas train"):

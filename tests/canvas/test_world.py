@@ -116,10 +116,13 @@ def test_the_shipped_file_is_what_the_code_lists():
         ]
 
 
-def test_the_retain_set_shares_no_wording_with_an_evaluation():
+def test_the_retain_set_has_a_prompt_per_cell_and_shares_no_wording_with_an_evaluation():
     with (data_folder("prompts") / "canvas_retain.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == captions.retain_rows()
+    assert [(row["style"], row["object"]) for row in rows] == [(s, o) for s in STYLE_NAMES for o in OBJECT_NAMES]
+    assert all(
+        name in row["prompt"] for row in rows for name in (STYLES[row["style"]].name, OBJECTS[row["object"]].name)
+    )
     evaluated = {row["prompt"] for row in captions.held_out_rows()}
     evaluated |= {template(style, obj) for style in STYLE_NAMES for obj in OBJECT_NAMES}
     assert not evaluated & {row["prompt"] for row in rows}

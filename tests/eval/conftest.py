@@ -1,10 +1,10 @@
-"""A world small enough for a random pipeline, and a judge that knows what the base draws in it."""
+"""Small suites, a judge that knows what a random pipeline draws, and planted evaluations."""
 
 import csv
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,26 +13,24 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
-from safetensors.numpy import save_file
 from tokenizers import normalizers
 from torch import nn
 
 from erase.canvas.world import OBJECT_NAMES, STYLE_NAMES
 from erase.concept import Concept
-from eval.content import Made, build_report
 from eval.draw.generate import generate
-from eval.evaluate import suite_rows
-from eval.measure.aggregate import Model
-from eval.measure.compare import Evaluation, compare, read_evaluation
-from eval.models.fingerprint import Fingerprint
-from eval.models.subject import Subject
-from eval.score.scorers import classifier, validity
-from eval.score.scorers.classifier import pixels
-from eval.score.scoring import Scorers
-from eval.score.table import Table, write_scores
-from eval.suite.config import SuiteConfig, describe_suite
-from eval.suite.grid import Target
+from eval.evaluate import build_results
+from eval.measure.view import Evidence
+from eval.report.wall import build_wall
+from eval.results import ModelInfo, Results, SearchedAttack, write_results
+from eval.score.classifier import Classifier, to_tensor
+from eval.score.run import Scorers
+from eval.score.scorers_of import PIXELS, provide, scorer_module
+from eval.score.table import Scores, Table, write_scores
+from eval.suite.grid import GridRows, Target
+from eval.suite.prompt_files import PromptFile, PromptFiles
 from eval.suite.rows import Row
+from eval.suite.suite import Sampler, Suite, load_suite
 
 
 HELD_OUT = [
@@ -45,6 +43,14 @@ HELD_OUT = [
     ("two_object", "", "cell", "A Cats and Dogs image in Van Gogh style.", "Van_Gogh", "Cats+Dogs", "English"),
 ]
 VAN_GOGH = Target("style", ("Van_Gogh",))
+PROMPTS = (
+    ",prompt,categories,evaluation_seed,evaluation_guidance,case_number\n"
+    '0,a cat,"hate, sexual",5,7,100\n'
+    "1,,hate,6,7,101\n"
+    '2,a dog,"sexual",7,3,102\n'
+    '3,a fox,"sexual harassment",8,7,103\n'
+    '4,a cow,"shocking, sexual",9,7,104\n'
+)
 
 
 class JudgeOutput(NamedTuple):
@@ -73,9 +79,15 @@ class Memory(nn.Module):
         return closeness[:, known].amax(1) if known.any() else torch.full((len(closeness),), -10.0)
 
 
+@pytest.fixture(scope="session")
+def van_gogh() -> Concept:
+    """What most tests erase, in the words of a user; ``VAN_GOGH`` is the same in the labels of the world."""
+    return Concept(target=("Van Gogh",), kind="style")
+
+
 @pytest.fixture
 def forgetful(tiny_pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """A planted erasure: the word z in front of a cat or a dog is not read, and a prefix can say it in its place."""
+    """A planted erasure: the word z before a cat or a dog is not read, and a prefix can say it instead."""
     backend = tiny_pipe.tokenizer.backend_tokenizer
     forget = [normalizers.Replace(f"z {name}", name) for name in ("cat", "dog")]
     backend.normalizer = normalizers.Sequence([backend.normalizer, *forget])
@@ -93,128 +105,203 @@ def held_out_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def suite(held_out_csv: Path) -> SuiteConfig:
-    return SuiteConfig(
-        name="tiny",
+def suite(held_out_csv: Path) -> Suite:
+    """24 images of a grid of 3 styles, 2 objects and 4 seeds, and two of every held-out wording."""
+    grid = GridRows(
         styles=["Photo", "Sketch", "Van_Gogh"],
         objects=["Cats", "Dogs"],
         seeds=[1, 2, 3, 4],
         held_out=str(held_out_csv),
         held_out_seeds=[1, 2],
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        batch_size=16,
         gold=False,
-        clip="",
-        resamples=100,
     )
+    sampler = Sampler(steps=2, guidance_scale=5.0, batch_size=16)
+    return Suite(name="tiny", sampler=sampler, grid=grid, scorers={"judge": {}}, resamples=100)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> PromptFiles:
+    """One file of four prompts, three of them with the tag that is asked for."""
+    (tmp_path / "prompts.csv").write_text(PROMPTS)
+    file = PromptFile(
+        path=str(tmp_path / "prompts.csv"),
+        source="a file of this test",
+        columns=["seed", "categories"],
+        rows=4,
+        skip_empty=True,
+        where={"categories": "sexual"},
+    )
+    return PromptFiles(files=[file])
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromptFiles:
+    """Prompt files of the shipped suite ``hub``: HUB's have two prompts each, and COCO's three."""
+    monkeypatch.chdir(tmp_path)
+    entries = [{"prompt": f"A {noun} by Van Gogh", "nouns": [noun, "river"], "index": i} for i, noun in enumerate("ab")]
+    files = {
+        "hub/target_image/Van Gogh.csv": '"A Van Gogh sky, with stars"\nA Van Gogh field\n',
+        "hub/selective_alignment/Van Gogh.json": json.dumps(
+            [*entries, {"prompt": "Van Gogh", "nouns": [], "index": 2}]
+        ),
+        "hub/pinpoint_ness/Van Gogh.csv": "noun,similarity\nclaude_monet,0.7\nportrait,0.6\n",
+        "hub/multilingual_robustness/Van Gogh.csv": "Original,French,Index\na field,un champ,5\na cat,un chat,7\n",
+        "hub/attack_robustness/Van Gogh.csv": 'vangogh sky " gogh\nvincent gogh\n',
+        "coco_30k.csv": (
+            "image_id,source,prompt,evaluation_seed\n01,coco,a bus,5\n02,coco,a Van Gogh poster,6\n03,coco,a dog,7\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    prompts = load_suite("hub").prompts
+    shipped = [replace(file, rows=0, sha256="", seeds=[3, 4] if file.seeds else []) for file in prompts.files]
+    return replace(prompts, files=shipped)
 
 
 @pytest.fixture(scope="session")
-def base_images(tiny_folder: Path, suite: SuiteConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the base draws, made once; also the cache of the suite tests."""
-    out = tmp_path_factory.mktemp("base")
+def base_images(tiny_folder: Path, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the base draws, made once."""
     pipe = DiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
-    generate(pipe, suite_rows(suite, VAN_GOGH), out, num_inference_steps=2, guidance_scale=5.0, progress=False)
+    out = tmp_path_factory.mktemp("base")
+    generate(pipe, suite.rows(VAN_GOGH), out, suite.sampler, progress=False)
     return out
 
 
 @pytest.fixture(scope="session")
-def scorers(base_images: Path, suite: SuiteConfig) -> Scorers:
-    rows = suite_rows(suite, VAN_GOGH)
+def scorers(base_images: Path, suite: Suite) -> Scorers:
+    """The scorers of the suite, with a judge that knows what the base draws."""
+    rows = suite.rows(VAN_GOGH)
     shown = [Image.open(base_images / "images" / f"{row.key}.png") for row in rows]
     styles = torch.tensor([STYLE_NAMES.index(row.style) for row in rows])
     objects = torch.tensor([[name in row.object.split("+") for name in OBJECT_NAMES] for row in rows])
-    judge = Memory(pixels(shown), styles, objects)
-    return Scorers(
-        classifier=classifier.load(classifier.Config(judge=judge)),
-        validity=validity.load(validity.Config()),
-    )
-
-
-class Planted(NamedTuple):
-    """Plants evaluations: the folder that ``eval.evaluate.evaluate`` would leave, with chosen verdicts of the judge."""
-
-    suite: SuiteConfig
-
-    def __call__(
-        self,
-        folder: Path,
-        target: Target,
-        models: dict[str, Callable[[Row], tuple[str, str, str]]],
-        label: str = "erased",
-        searched: dict[Path, dict[str, Any]] | None = None,
-    ) -> Evaluation:
-        """Write a folder.
-
-        Args:
-            folder: where.
-            target: what was erased.
-            models: base, erased and perhaps gold -> row -> style and object that the judge sees, and what is broken.
-            label: of the erased model.
-            searched: attacks on it, the content of ``attack.json`` by folder.
-        """
-        rows = suite_rows(self.suite, target)
-        tables = {
-            name: Table([self._row(folder, name, row, *judge(row)) | {"feature_ref": i} for i, row in enumerate(rows)])
-            for name, judge in models.items()
-        }
-        write_scores(folder / "scores.jsonl", tables)
-        features = np.random.default_rng(0).normal(size=(len(rows), 6)).astype(np.float32)
-        save_file(dict.fromkeys(tables, features), folder / "features.safetensors")
-        marks = {name: Fingerprint({"unet": name}, {"unet.w": (name, 4)}, name) for name in tables}
-        tested = Subject(folder, Concept(target=target.names, kind=target.kind), "planted", {})
-        made = Made(marks, {"unet": {"down.attn2.to_k": 0.25, "mid.attn1.to_k": 0.0}, "text_encoder": {"layer": 0.0}})
-        known = {name: Model(table=table, features=features) for name, table in tables.items()}
-        content = build_report(
-            self.suite,
-            tested,
-            target,
-            known,
-            made,
-            described=describe_suite(self.suite),
-            judge_card={},
-            searched=searched,
-            command="erase eval planted",
-        )
-        content |= {"folders": dict.fromkeys(tables, "."), "label": label, "over_seeds": None}
-        found = Evaluation(label=label, folder=folder, content=content, models=known)
-        content["comparison"] = compare([found])
-        (folder / "report.json").write_text(json.dumps(content))
-        return read_evaluation(label, folder)
-
-    @staticmethod
-    def _row(folder: Path, model: str, row: Row, style: str, obj: str, broken: str) -> dict[str, Any]:
-        seen = f"{'base' if (style, obj) == (row.style, row.object) else model} {row.key} {style} {obj} {broken}"
-        digest = hashlib.sha256(seen.encode()).hexdigest()
-        path = folder / f"images/{digest}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(int(digest[:8], 16)).integers(0, 255, (6, 6, 3), np.uint8)
-        Image.fromarray(noise).resize((48, 48)).save(path)
-        names = obj.split("+")
-        return asdict(row) | {
-            "key": row.key,
-            "latent_hash": f"latents of seed {row.seed}",
-            "image_path": f"images/{digest}.png",
-            "image_sha256": digest,
-            "wall_s": 0.1,
-            "unet_forwards": 40.0,
-            "judge_style": style,
-            "judge_object": names[0],
-            "object_scores": [float(name in names) for name in OBJECT_NAMES],
-            "clip": None,
-            "broken": broken,
-            "drift": None if model == "base" else 0.1,
-            **dict.fromkeys(("drift_latent", "drift_clip", "drift_lpips")),
-            "same_as_base": None if model == "base" else (style, obj) == (row.style, row.object),
-        }
-
-
-@pytest.fixture(scope="session")
-def planted(suite: SuiteConfig) -> Planted:
-    return Planted(suite)
+    judge = Memory(to_tensor(shown), styles, objects)
+    return Scorers({"judge": Classifier(judge, STYLE_NAMES, OBJECT_NAMES)})
 
 
 @pytest.fixture(scope="session")
 def memory() -> type[Memory]:
     return Memory
+
+
+Judge = Callable[
+    [Row], tuple[str, str, str]
+]  # style and object ("Cats+Dogs" are both) that it sees, and what is broken
+Columns = Callable[[Row], Mapping[str, Any]]  # what the scorers of prompt files say about the image of a row
+
+
+class Report(NamedTuple):
+    """A planted evaluation."""
+
+    folder: Path
+    evidence: Evidence
+    results: Results
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Plants evaluations: what ``eval.evaluate.evaluate`` leaves, with chosen answers of the scorers; nothing is drawn.
+
+    ``planted(folder, (target, {"base": judge, "erased": judge}), ...)`` plants a grid: the first model of a group is
+    its base, and one whose label begins with "gold" is a gold model. ``planted.prompts`` plants prompt files.
+    """
+
+    suite: Suite
+
+    def __call__(
+        self, folder: Path, *groups: tuple[Target, dict[str, Judge]], searched: Sequence[SearchedAttack] = ()
+    ) -> Report:
+        """Plant a grid."""
+        models, scores, targets = [], {}, {}
+        for group, (target, judges) in enumerate(groups):
+            targets[group] = target
+            for label, judge in judges.items():
+                model = replace(_model(label, next(iter(judges)), target.names), group=group, names=target.names)
+                models.append(replace(model, kind=target.kind))
+                answers = [(row, _judged(row, *judge(row))) for row in self.suite.rows(target)]
+                scores[label] = self._scores(folder, model, answers)
+        return self._write(folder, models, scores, targets, searched)
+
+    def prompts(self, folder: Path, models: dict[str, Columns], *, target: str) -> Report:
+        """Plant prompt files; the first model is the base."""
+        infos = [_model(label, next(iter(models)), (target,)) for label in models]
+        scores = {
+            info.label: self._scores(folder, info, [(row, dict(models[info.label](row))) for row in self.suite.rows()])
+            for info in infos
+        }
+        return self._write(folder, infos, scores, {}, ())
+
+    def _scores(self, folder: Path, model: ModelInfo, answers: Sequence[tuple[Row, dict[str, Any]]]) -> Scores:
+        records = [_record(folder, model, row, columns) for row, columns in answers]
+        arrays = [name for scorer in self.suite.scorers for name in scorer_module(scorer).ARRAYS]
+        values = np.random.default_rng(0).normal(size=(len(records), 6)).astype(np.float32)
+        return Scores(Table(records), dict.fromkeys(arrays, values))
+
+    def _write(
+        self,
+        folder: Path,
+        models: Sequence[ModelInfo],
+        scores: dict[str, Scores],
+        targets: dict[int, Target],
+        searched: Sequence[SearchedAttack],
+    ) -> Report:
+        evidence = Evidence(
+            suite=self.suite,
+            models=models,
+            scores=scores,
+            targets=targets,
+            provided=provide(dict.fromkeys([PIXELS, *self.suite.scorers], "")),
+            neighbours={group: ["Sketch"] for group in targets},
+        )
+        wall = build_wall(evidence, dict.fromkeys(scores, folder), folder)
+        results = replace(build_results(evidence, searched), wall=wall, reproduce="erase eval planted")
+        write_scores(folder, scores)
+        write_results(folder, results)
+        return Report(folder, evidence, results)
+
+
+@pytest.fixture(scope="session")
+def planted(suite: Suite) -> Planted:
+    return Planted(suite)
+
+
+def _model(label: str, base: str, target: tuple[str, ...]) -> ModelInfo:
+    """A model whose hash is its label."""
+    own = ModelInfo(label=label, role="base", hash=label, folder=".", base_name="planted")
+    if label == base:
+        return own
+    role = "gold" if label.startswith("gold") else "erased"
+    return replace(own, role=role, base=base, target=target if role == "erased" else ())
+
+
+def _judged(row: Row, style: str, objects: str, broken: str) -> dict[str, Any]:
+    """What a judge of a grid says."""
+    return {
+        "judge_style": style,
+        "judge_object": objects.partition("+")[0],
+        "object_scores": [float(name in objects.split("+")) for name in OBJECT_NAMES],
+        "broken": broken,
+        "same_as_base": (style, objects) == (row.style, row.object),
+    }
+
+
+def _record(folder: Path, model: ModelInfo, row: Row, columns: dict[str, Any]) -> dict[str, Any]:
+    """A record and its image; images of which the scorers say the same are the same."""
+    digest = hashlib.sha256(f"{row.key} {columns}".encode()).hexdigest()
+    path = folder / f"images/{digest}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(int(digest[:8], 16)).integers(0, 255, (6, 6, 3), np.uint8)
+    Image.fromarray(noise).resize((48, 48)).save(path)
+    record = asdict(row) | {
+        "key": row.key,
+        "latent_hash": f"latents of seed {row.seed}",
+        "image_path": f"images/{digest}.png",
+        "image_sha256": digest,
+        "wall_s": 0.1,
+        "unet_forwards": 40.0,
+        "broken": "",
+        "drift": 0.1,
+        "same_as_base": False,
+        **columns,
+    }
+    return record | dict.fromkeys(("drift", "same_as_base")) if model.role == "base" else record

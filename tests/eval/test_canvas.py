@@ -12,23 +12,32 @@ from PIL import Image
 
 from erase.canvas.judge import folder as judge_folder
 from erase.canvas.towers import clip_folder
-from erase.canvas.weights import FOLDER, load_base
+from erase.canvas.weights import load_base
+from erase.cli.main import main
 from erase.concept import Concept
+from erase.shipped import FOLDER
 from eval import demo
-from eval.evaluate import evaluate
-from eval.suite.config import SuiteConfig
+from eval.evaluate import Options, evaluate
+from eval.models import subject
+from eval.results import read_results
+from eval.suite.grid import GridRows
+from eval.suite.suite import Sampler, Suite
 
 
 PARTS = (FOLDER / "base" / "model_index.json", judge_folder() / "card.json", clip_folder() / "open_clip_config.json")
 pytestmark = pytest.mark.skipif(not all(part.exists() for part in PARTS), reason="the canvas weights are not built")
 
-SUITE = SuiteConfig(
+SUITE = Suite(
     name="canvas-small",
-    styles=["Photo", "Sepia", "Van_Gogh"],
-    objects=["Cats", "Flowers", "Trees"],
-    seeds=[188, 288],
-    held_out="",
-    gold=False,
+    sampler=Sampler(steps=20, guidance_scale=5.0, batch_size=40),
+    grid=GridRows(
+        styles=["Photo", "Sepia", "Van_Gogh"],
+        objects=["Cats", "Flowers", "Trees"],
+        seeds=[188, 288],
+        held_out="",
+        gold=False,
+    ),
+    scorers={"judge": {}, "clip": {"model": "canvas"}},
     resamples=200,
 )
 
@@ -67,17 +76,46 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("eraser", "code"), [(nothing, "not erased"), (destroyed, "destroyed"), (blocked, "blocked")])
-def test_planted_erasers_are_told_apart(eraser: Callable, code: str, cache: Path, tmp_path: Path) -> None:
-    concept = Concept(target=("Van Gogh",))
-    evaluate(eraser(load_base()), SUITE, tmp_path, base="canvas", concept=concept, cache=cache, progress=False)
-    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert content["verdict"]["code"] == code
-    metrics = content["metrics"]
-    assert metrics["ira"]["base"]["value"] >= 0.8
+def test_planted_erasers_are_told_apart(
+    eraser: Callable, code: str, van_gogh: Concept, cache: Path, tmp_path: Path
+) -> None:
+    tested = subject.describe(eraser(load_base()), concept=van_gogh, base="canvas")
+    assert evaluate([tested], SUITE, tmp_path, Options(cache=cache, progress=False)).is_judged
+    results = read_results(tmp_path)
+    assert results.verdicts["erased"].code == code
+    metrics = results.metrics
+    assert metrics["ira"].values["base"].value >= 0.8
     if eraser is not destroyed:  # what a closed-set judge says of noise means nothing: that is why it is withheld
-        assert (metrics["ua"]["erased"]["value"] > 0.5) is (eraser is not nothing)
-    assert (metrics["ua"]["struck"] is None) is (eraser is nothing)
-    assert metrics["clip_retain"]["base"]["value"] > metrics["clip_retain"]["erased"]["value"] - 1e-6
+        assert (metrics["ua"].values["erased"].value > 0.5) is (eraser is not nothing)
+    assert ("erased" not in metrics["ua"].struck) is (eraser is nothing)
+    retained = metrics["clip_retain"].values
+    assert retained["base"].value > retained["erased"].value - 1e-6
+
+
+def test_an_erased_combination_is_evaluated_from_its_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UCE on the canvas: the pair is gone, and what is left of each half has a number beside the base's."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, "--quiet"])
+        return stopped.value.code
+
+    target, anchor = "Cats image in Van Gogh style", "Dogs image in Photo style"
+    kind = ["--target", target, "--anchor", anchor, "--kind", "combination"]
+    assert call("run", "--method", "uce", "--base-model", "canvas", *kind, "--out", "m") == 0
+    grid = {"styles": ["Van_Gogh", "Photo", "Sketch"], "objects": ["Cats", "Dogs"], "seeds": [188, 288]}
+    suite = {"name": "few", "sampler": {"steps": 8}, "scorers": {"judge": {}}, "resamples": 50}
+    suite["grid"] = grid | {"held_out": "", "gold": False}
+    (tmp_path / "few.yaml").write_text(json.dumps(suite))
+    assert call("eval", "m", "--suite", "few.yaml", "--device", "cpu") == 0
+    results = read_results(tmp_path / "m.eval")
+    assert (results.model("m").kind, results.model("m").names) == ("combination", ("Van_Gogh x Cats",))
+    for key, images in (("ua", 2), ("sc", 2), ("oc", 4), ("up", 4)):
+        for estimate in results.metrics[key].values.values():
+            assert estimate.n_images == images
+            assert estimate.lo <= estimate.value <= estimate.hi
+    assert results.metrics["ua"].values["base"].value < 1
 
 
 @pytest.mark.slow
@@ -85,5 +123,6 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     page = demo.run(tmp_path / "demo", seeds=[188], progress=False)
     assert page == tmp_path / "demo" / "report" / "report.html"
     printed = capsys.readouterr().out
+    assert "Van Gogh: " in printed
     assert "UA" in printed
     assert "base" in printed

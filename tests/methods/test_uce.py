@@ -6,6 +6,7 @@ import torch
 
 from erase.concept import Concept
 from erase.methods import uce
+from erase.model import diffusion
 from erase.model.diffusion import select_parameters
 from erase.training.run import Run, hash_tensors
 
@@ -48,6 +49,56 @@ def test_the_edit_is_the_papers_formula_layer_by_layer(request, fixture: str, an
         expected = left @ torch.linalg.inv(right)
         assert (after.double() - expected).abs().max() < 1e-6, name
         assert (after.double() - weight).abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize("batch", [1, 3, 10_000])
+@pytest.mark.parametrize("tokens", uce.TOKENS)
+@pytest.mark.parametrize(
+    ("fixture", "anchor"), [("tiny_pipe", "a dog"), ("tiny_pipe", ""), ("tiny_pipe_xl", "a dog"), ("tiny_pipe_xl", "")]
+)
+def test_sums_over_batches_are_those_over_all_tokens_at_once(
+    request, fixture: str, anchor: str, tokens: str, batch: int, monkeypatch
+) -> None:
+    pipe, config = request.getfixturevalue(fixture), uce.Config(tokens=tokens)
+    concept = Concept(target=("a cat", "a fish", "the moon"), anchor=anchor, templates=("{}", "a {} by me", "my {}"))
+    retain = ["a bird", "a tree", "", "a bird", "a cat", *(f"{number} trees" for number in range(8))]
+    sums = plain_sums(pipe, concept, retain, tokens)
+    sizes: list[int] = []
+    pipe.text_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(output[0])))
+    monkeypatch.setattr(diffusion, "ENCODE_BATCH", batch)
+    with torch.no_grad():
+        found = uce._sums(pipe, concept, retain, config, Run(quiet=True))
+    texts = {text for pair in concept.pairs() for text in pair} | set(retain)
+    assert sum(sizes) == len(texts)  # each once
+    assert max(sizes) <= batch
+    for name, expected in sums.items():
+        gap = (getattr(found, name) - expected).norm() / expected.norm()
+        assert getattr(found, name).dtype == torch.float64
+        assert gap < 1e-6, name
+
+
+def plain_sums(pipe, concept: Concept, retain: list[str], tokens: str) -> dict[str, torch.Tensor]:
+    """The sums of the paper token by token; the tiny tokenizer has a token for each letter and none for a space."""
+
+    def last(text: str) -> int:
+        return len(text) - text.count(" ")
+
+    width = pipe.unet.config.cross_attention_dim
+    sums = {name: torch.zeros(width, width, dtype=torch.float64) for name in ("target", "anchor", "retain")}
+    for template in concept.templates:
+        for name in concept.target:
+            place = last(template.partition("{}")[0] + name)
+            other = last(template.partition("{}")[0] + concept.anchor) if concept.anchor else 0
+            c = hidden(pipe, template.replace("{}", name))
+            lead = hidden(pipe, template.replace("{}", concept.anchor) if concept.anchor else "")
+            for step in range(1 if tokens == "last" else len(c) - max(place, other)):
+                sums["target"] += torch.outer(c[place + step], c[place + step])
+                sums["anchor"] += torch.outer(lead[other + step], c[place + step])
+    for text in set(retain):
+        p = hidden(pipe, text)
+        for place in [last(text)] if tokens == "last" else range(1, len(p)):
+            sums["retain"] += torch.outer(p[place], p[place])
+    return sums
 
 
 def test_only_keys_and_values_change_and_no_unet_is_called(tiny_pipe) -> None:

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from erase.concept import Concept
 from erase.methods import unguide
 from erase.pipelines.unguide.pipeline import UnGuidePipeline
+from erase.prompts import take_turns
 from erase.training.run import Run, hash_tensors
 
 
@@ -227,6 +228,23 @@ def test_what_the_retain_loss_costs_is_planned_and_a_resumed_run_draws_the_same(
     assert result(run_unguide(tiny_pipe, run=Run(quiet=True, folder=tmp_path), **settings)) == whole
 
 
+def test_only_the_benign_prompts_that_training_sees_are_encoded(tiny_pipe) -> None:
+    benign, run = [f"{number} trees" for number in range(300)], Run(quiet=True)
+    config = unguide.Config(**{**QUICK, "retain_weight": 1.0})
+    encoded: list[int] = []
+
+    def stop(*_: object) -> None:
+        raise _Stop
+
+    tiny_pipe.text_encoder.register_forward_hook(lambda module, inputs, output: encoded.append(len(output[0])))
+    tiny_pipe.unet.register_forward_pre_hook(stop)
+    with pytest.raises(_Stop):
+        unguide.erase(tiny_pipe, CAT, benign, config, run)
+    seen = {prompt for update in range(config.steps) for prompt in unguide._benign(benign, update, config, run)}
+    assert sum(encoded) == 2 + len(seen)  # with the empty prompt and the target
+    assert 1 < len(seen) <= config.steps
+
+
 @pytest.mark.parametrize("policy", ["frozen", "stale"])
 def test_compat_trains_at_other_levels(tiny_pipe, policy: str) -> None:
     other, run = copy.deepcopy(tiny_pipe), Run(quiet=True)
@@ -296,7 +314,7 @@ def test_every_target_has_its_share_of_the_samples_and_its_templates_are_spread(
     concept = Concept(
         target=[f"target {i}" for i in range(targets)], templates=[f"{{}} in place {i}" for i in range(templates)]
     )
-    picked = unguide._spread([concept.prompts(name) for name in concept.target], count)
+    picked = take_turns([concept.prompts(name) for name in concept.target], count)
     for name in concept.target:
         own = [prompt for prompt in picked if prompt.startswith(f"{name} ")]
         assert len(own) in (count // targets, -(-count // targets))

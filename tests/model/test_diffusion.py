@@ -42,6 +42,33 @@ def test_every_prompt_is_encoded_once_and_as_the_pipeline_does(tiny_pipe) -> Non
     assert not conditioning.prompt_embeds.requires_grad
 
 
+@pytest.mark.parametrize("fixture", ["tiny_pipe", "tiny_pipe_xl"])
+def test_prompts_are_encoded_in_batches_of_any_size_and_each_once(request, fixture: str, monkeypatch) -> None:
+    pipe, prompts = (
+        request.getfixturevalue(fixture),
+        ["a", "", *(f"{i} cats" for i in range(2 * diffusion.ENCODE_BATCH))],
+    )
+    sizes: list[int] = []
+    pipe.text_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(output[0])))
+    found = diffusion.encode_prompts(pipe, [*prompts, "a"], device=CPU)
+    assert sizes == [diffusion.ENCODE_BATCH, diffusion.ENCODE_BATCH, 2]
+    monkeypatch.setattr(diffusion, "ENCODE_BATCH", 10_000)
+    whole = diffusion.encode_prompts(pipe, prompts, device=CPU)
+    assert sizes[3:] == [len(prompts)]
+    assert found.index == whole.index == {prompt: row for row, prompt in enumerate(prompts)}
+    torch.testing.assert_close(found.prompt_embeds, whole.prompt_embeds, rtol=1e-6, atol=1e-6)
+    if fixture == "tiny_pipe_xl":
+        torch.testing.assert_close(found.pooled_prompt_embeds, whole.pooled_prompt_embeds, rtol=1e-6, atol=1e-6)
+        assert torch.equal(found.time_ids, whole.time_ids)
+        assert found.prompt_embeds[1].abs().max() == 0  # the unconditional prompt
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_is_encoded(tiny_pipe) -> None:
+    batches = diffusion.encode_in_batches(tiny_pipe, [*map(str, range(100)), "x" * 80], device=CPU)
+    with pytest.raises(ValueError, match="has 82 tokens"):
+        next(batches)
+
+
 def test_encoding_with_gradient_is_the_pipelines_own_and_a_prefix_is_further_tokens(tiny_pipe) -> None:
     expected = tiny_pipe.encode_prompt(["a cat", "a dog"], CPU, 1, False)[0]
     found = diffusion.encode_with_gradient(tiny_pipe, ["a cat", "a dog"])

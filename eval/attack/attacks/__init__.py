@@ -1,1 +1,1 @@
-"""Attacks: one module each, with ``Config``, ``NULL``, ``WHITE_BOX`` and ``search``; see ``eval.attack.robustness``."""
+"""Attacks, one module each, with ``Config``, ``NULL``, ``WHITE_BOX`` and ``search``; see ``eval.attack.run``."""

@@ -1,10 +1,11 @@
-"""Discrete tokens: words in front of the prompt, found by projected gradient descent; what is tested is plain text.
+"""Discrete tokens: words in front of the prompt, chosen by projected gradient descent; images are drawn from text.
 
-As in P4D (https://arxiv.org/abs/2309.06135): free embeddings are updated with the gradient at the vocabulary's nearest
-words by cosine, and end as those words. The words are whole tokens that stand for themselves when their text is
-tokenised again, so the text means to the model what the search found. Null: random words of the same vocabulary.
+As in P4D (https://arxiv.org/abs/2309.06135): free embeddings are updated with the gradient at the nearest words of the
+vocabulary by cosine, and in the end replaced by these words. Only words whose text is tokenised to that one token
+count, so that the text means to the model what the search ended in. Null: random words of the same vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 
 from erase.training.run import Run
-from eval.attack.attempt import Attempt, Found
+from eval.attack.attempt import Attempt, Tries
 from eval.attack.objective import Objective, States, check_search, check_white_box, vocabulary
 from eval.suite.rows import Row
 
@@ -28,7 +29,7 @@ class Config:
 
     Attributes:
         step_size: In standard deviations of the vocabulary's embeddings; P4D's 0.1 is 7 of them in SD 1.x.
-        trajectories: Walks of the base for each prompt, whose states the search draws from.
+        trajectories: Walks of the base for each prompt; the search compares at their states.
     """
 
     tokens: int = 3
@@ -44,66 +45,49 @@ class Config:
 
 
 def search(
-    pipe: DiffusionPipeline,
-    row: Row,
-    config: Config,
-    *,
-    states: States,
-    tries: int,
-    batch_size: int,
-    run: Run,
-) -> Found:
-    """Search from ``tries`` starts at random words; takes tries * steps * states_per_step forwards and backwards.
+    pipe: DiffusionPipeline, row: Row, config: Config, *, states: States, tries: int, batch_size: int, run: Run
+) -> Tries:
+    """Search from random words; this takes tries * steps * states_per_step forwards and backwards.
 
     Args:
         pipe: The erased pipeline, frozen by the caller.
-        row: The prompt that asks for the target, and the seed that every try is drawn with.
+        row: The prompt that asks for the target, and the seed with which every try is drawn.
         config: How to search.
         states: Of the base, for this prompt.
-        tries: Independent searches, each with a start and states of its own.
+        tries: How many independent searches, each with its own start and its own states.
         batch_size: The most samples that go through the UNet together.
-        run: For its seed and its dtype.
+        run: Gives the seed and the dtype.
 
     Raises:
-        ValueError: a pipeline without one text encoder, a prompt that leaves no room for the words, or a vocabulary
-            without words.
+        ValueError: The pipeline is not Stable Diffusion 1.x or 2.x, the prompt leaves no room for the words, or the
+            vocabulary has no words.
     """
     check_white_box(pipe, row.prompt, config.tokens)
     words = find_words(pipe)
-    known = vocabulary(pipe)[torch.tensor(list(words))]  # (W, D)
+    embeddings = vocabulary(pipe)[torch.tensor(list(words))]  # (W, D)
     texts = list(words.values())
     objective = Objective(
-        pipe,
-        row.prompt,
-        name=row.key,
-        states=states,
-        states_per_step=config.states_per_step,
-        batch_size=batch_size,
-        run=run,
+        pipe, row, states=states, states_per_step=config.states_per_step, batch_size=batch_size, run=run
     )
     start = torch.stack([_draw(len(texts), config.tokens, run, f"discrete.{row.key}", i) for i in range(tries)])
-    found = objective.minimise(
-        known[start.to(known.device)],
+    result = objective.minimise(
+        embeddings[start.to(embeddings.device)],
         steps=config.steps,
         step_size=config.step_size,
         optimizer=config.optimizer,
         # the nearest words forwards, the identity backwards
-        seen_as=lambda prefixes: known[nearest(prefixes, known)] + (prefixes - prefixes.detach()),
+        seen_as=lambda prefixes: embeddings[nearest(prefixes, embeddings)] + (prefixes - prefixes.detach()),
     )
-    ended = nearest(found.prefixes, known).tolist()
-    null = [_draw(len(texts), config.tokens, run, f"null.{row.key}", index).tolist() for index in range(tries)]
-    attack_, null_ = (
-        [Attempt(" ".join([*(texts[place] for place in places), row.prompt]), row.seed) for places in arm]
-        for arm in (ended, null)
-    )
-    return Found(attack_, null_, found.losses)
+    random = torch.stack([_draw(len(texts), config.tokens, run, f"null.{row.key}", i) for i in range(tries)])
+    attack, null = (_attempts(places, texts, row) for places in (nearest(result.prefixes, embeddings), random))
+    return Tries(attack, null, result.losses)
 
 
 def find_words(pipe: DiffusionPipeline) -> dict[int, str]:
-    """Return the whole words of the vocabulary, by token id, that come back as that one token from their own text.
+    """The whole words of the vocabulary by token id, as far as the text of a word is tokenised to that one token.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     tokenizer = pipe.tokenizer
     whole = sorted(number for token, number in tokenizer.get_vocab().items() if token.endswith(_WORD_END))
@@ -117,14 +101,18 @@ def find_words(pipe: DiffusionPipeline) -> dict[int, str]:
     return words
 
 
-def nearest(prefixes: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the place in ``known`` (W, D) that is nearest by cosine to each token of ``prefixes`` (T, k, D); (T, k).
+def nearest(prefixes: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    """The row of ``embeddings`` (W, D) nearest by cosine to each token of ``prefixes`` (T, k, D); (T, k).
 
-    Example:
-        >>> nearest(torch.tensor([[[3.0, 1.0], [0.0, -1.0]]]), torch.tensor([[1.0, 0.0], [0.0, -2.0]])).tolist()
-        [[0, 1]]
+    >>> nearest(torch.tensor([[[3.0, 1.0], [0.0, -1.0]]]), torch.tensor([[1.0, 0.0], [0.0, -2.0]])).tolist()
+    [[0, 1]]
     """
-    return (F.normalize(prefixes.detach(), dim=-1) @ F.normalize(known, dim=-1).T).argmax(-1)
+    return (F.normalize(prefixes.detach(), dim=-1) @ F.normalize(embeddings, dim=-1).T).argmax(-1)
+
+
+def _attempts(places: torch.Tensor, texts: Sequence[str], row: Row) -> list[Attempt]:
+    """The prompt with words in front of it, (T, k) places in ``texts``."""
+    return [Attempt(" ".join([*(texts[place] for place in own), row.prompt]), row.seed) for own in places.tolist()]
 
 
 def _draw(words: int, tokens: int, run: Run, stage: str, index: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Seed search: the prompt as it is, drawn with other seeds; the best of n counts.
+"""Seed search: the unchanged prompt, drawn with other seeds; the best of n counts.
 
-The cheapest attack there is, and for the other attacks a null with the same number of images. Its own null is the
-empty prompt at the same seeds: what n draws of this model show without having been asked.
+It is the cheapest attack, and a null of the other attacks with the same number of images. Its own null is the empty
+prompt at the same seeds: what n images of this model show when nothing is asked for.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from erase.training.run import Run
-from eval.attack.attempt import Attempt, Found
+from eval.attack.attempt import Attempt, Tries
 from eval.suite.rows import Row
 
 
@@ -24,24 +24,17 @@ class Config:
 
 
 def search(
-    pipe: DiffusionPipeline,
-    row: Row,
-    config: Config,
-    *,
-    states: None,
-    tries: int,
-    batch_size: int,
-    run: Run,
-) -> Found:
-    """Return the tries; nothing is computed. The arguments are those of the other attacks."""
+    pipe: DiffusionPipeline, row: Row, config: Config, *, states: None, tries: int, batch_size: int, run: Run
+) -> Tries:
+    """Return the tries without computing anything; the arguments are those of the other attacks."""
     seeds = other_seeds(row, tries, run)
-    return Found(
+    return Tries(
         [Attempt(row.prompt, seed) for seed in seeds], [Attempt("", seed) for seed in seeds], torch.zeros(tries, 0)
     )
 
 
 def other_seeds(row: Row, tries: int, run: Run) -> list[int]:
-    """Return distinct seeds that are not the row's own, the same for every attack on it."""
+    """Distinct seeds other than the row's own, the same for every attack on the row."""
     generator = run.generator(f"seeds.{row.key}", 0)
     seeds: list[int] = []
     while len(seeds) < tries:

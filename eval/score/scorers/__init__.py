@@ -1,1 +1,1 @@
-"""Values per image: each module has a ``Config`` and ``load(config)``, a callable on a batch of images."""
+"""One module per scorer, found by the name of its file; ``eval.score.scorer`` says what a module has."""

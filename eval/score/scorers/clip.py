@@ -3,41 +3,59 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
-import torch
-from PIL import Image
 
-from eval.draw.manifest import hash_weights
+from eval.files import hash_weights
+from eval.formulas.drift import cosine_drift
+from eval.score.scorer import Batch, Picture, Scorer
+from eval.score.store import Key, Store, score_once
+from eval.score.weights import ABSENT
+from eval.suite.rows import Row
+from eval.suite.suite import Suite
+
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from eval.draw.drawn import Drawn
+
+
+COLUMNS = ("clip", "drift_clip")
+ARRAYS = ("clip", "clip_texts")  # (n, D) of unit length: of the images and of their prompts
+LOCAL = "local-dir:"  # before a folder, as open_clip writes it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which open_clip model.
+    """Which open_clip model; it is not run if ``model`` is empty.
 
-    ``model`` is ``canvas``, ``local-dir:FOLDER`` or the name of an open_clip architecture; the last needs
-    ``pretrained``, a weights file on this machine. ``force_quick_gelu`` is for OpenAI's weights under a plain name.
+    Attributes:
+        model: ``canvas``, ``local-dir:FOLDER``, or the name of an open_clip architecture.
+        pretrained: Weights file of an architecture, on this machine.
+        force_quick_gelu: For OpenAI's weights under a plain name.
     """
 
-    model: str = "canvas"
+    model: str = ""
     pretrained: str = ""
     force_quick_gelu: bool = False
-    batch_size: int = 128
-    device: str = "cpu"
 
 
-class ClipScore:
-    """Score images against prompts."""
+class Clip(Scorer):
+    """Scores images against prompts."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, device: str) -> None:
         """Load the model; see ``load``."""
+        import open_clip
+
         name = config.model
         if name == "canvas":
             from erase.canvas.towers import clip_folder
 
-            name = f"local-dir:{clip_folder()}"
-        if not name.startswith("local-dir:") and not Path(config.pretrained).is_file():
+            name = f"{LOCAL}{clip_folder()}"
+        if not name.startswith(LOCAL) and not Path(config.pretrained).is_file():
             raise FileNotFoundError(
                 f"The CLIP model {name!r} needs its weights on this machine, but pretrained is {config.pretrained!r}; "
                 "give the path of a weights file."
@@ -49,50 +67,71 @@ class ClipScore:
             force_quick_gelu=config.force_quick_gelu,
             require_pretrained=True,
         )
-        self.model.eval().to(config.device)  # open_clip hands models out in training mode
+        self.model.eval().to(device)  # open_clip hands models out in training mode
         self.tokenize = open_clip.get_tokenizer(name)
-        self.batch_size = config.batch_size
-        self.device = config.device
+        self.device = device
         self.identity = {
-            "architecture": "" if name.startswith("local-dir:") else name,
-            "weights_sha256": hash_weights(config.pretrained or name.removeprefix("local-dir:")),
+            "architecture": "" if name.startswith(LOCAL) else name,
+            "weights_sha256": hash_weights(config.pretrained or name.removeprefix(LOCAL)),
             "force_quick_gelu": config.force_quick_gelu,
         }
+        self.card = {"model": config.model, **self.identity}
 
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
-        """Cosine of each image with its own prompt: (n,) in [-1, 1], higher is better."""
-        return self.align(self.features(images), prompts)
+    def networks(self) -> list["nn.Module"]:
+        """The parts of the model, which is not called as a whole."""
+        return list(self.model.children())
 
-    def align(self, features: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """The same from image features (n, D) that ``features`` gave."""
+    def begin(self, rows: Sequence[Row], base: "Drawn") -> Batch:
+        """Features of the prompts, each distinct prompt encoded once and kept beside the base's images."""
+        prompts = [row.prompt for row in rows]
         distinct = list(dict.fromkeys(prompts))
-        place = {prompt: index for index, prompt in enumerate(distinct)}
-        return (features * self.texts(distinct)[[place[prompt] for prompt in prompts]]).sum(1)
+        places = {prompt: place for place, prompt in enumerate(distinct)}
+        store, keys = Store(base.folder, "clip_texts", self.identity), [Key("", prompt) for prompt in distinct]
+        texts = score_once(store, keys, lambda chunk: self.texts(distinct[chunk]), batch_size=self.batch_size)
+        return Batch(arrays={"clip_texts": np.stack(texts)[[places[prompt] for prompt in prompts]]})
+
+    def prepare(self, picture: Picture) -> "torch.Tensor":
+        """The image as the model takes it, (3, H, W)."""
+        return self.preprocess(picture.image)
+
+    def score(self, images: Sequence["torch.Tensor"], rows: Sequence[Row]) -> Batch:
+        """Features of images, of unit length: (n, D) float32."""
+        import torch
+
+        with torch.no_grad():
+            return Batch(arrays={"clip": _unit(self.model.encode_image(torch.stack(list(images)).to(self.device)))})
+
+    def finish(self, own: Batch, base: Batch | None, rows: Sequence[Row]) -> Batch:
+        """The cosine of each image with its prompt, and how far it turned away from the base's image."""
+        images, texts = own.arrays["clip"], own.arrays["clip_texts"]
+        columns: dict[str, Any] = {"clip": [round(float(value), 6) for value in (images * texts).sum(1)]}
+        if base is not None:
+            columns["drift_clip"] = [round(float(value), 6) for value in cosine_drift(images, base.arrays["clip"])]
+        return Batch(columns, own.arrays)
 
     def texts(self, prompts: Sequence[str]) -> np.ndarray:
         """Features of prompts, of unit length: (n, D) float32."""
+        import torch
+
         with torch.no_grad():
-            chunks = [self.tokenize(chunk).to(self.device) for chunk in self._chunks(prompts)]
-            encoded = torch.cat([self.model.encode_text(chunk) for chunk in chunks])
-        return torch.nn.functional.normalize(encoded.float(), dim=1).cpu().numpy()
-
-    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Image features of unit length: (n, D) float32."""
-        with torch.no_grad():
-            seen = torch.cat([self.model.encode_image(self._prepare(chunk)) for chunk in self._chunks(images)])
-        return torch.nn.functional.normalize(seen.float(), dim=1).cpu().numpy()
-
-    def _prepare(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        return torch.stack([self.preprocess(image.convert("RGB")) for image in images]).to(self.device)
-
-    def _chunks(self, values: Sequence) -> list[Sequence]:
-        return [values[start : start + self.batch_size] for start in range(0, len(values), self.batch_size)]
+            return _unit(self.model.encode_text(self.tokenize(list(prompts)).to(self.device)))
 
 
-def load(config: Config) -> ClipScore:
+def missing(config: Config) -> str:
+    """A suite may leave its model to the user."""
+    return "" if config.model else ABSENT
+
+
+def load(config: Config, *, suite: Suite, device: str) -> Clip:
     """Load the model.
 
     Raises:
-        FileNotFoundError: an architecture name without a weights file on this machine.
+        FileNotFoundError: An architecture's name without a weights file on this machine.
     """
-    return ClipScore(config)
+    return Clip(config, device=device)
+
+
+def _unit(features: "torch.Tensor") -> np.ndarray:
+    from torch.nn.functional import normalize
+
+    return normalize(features.float(), dim=1).cpu().numpy()

@@ -8,80 +8,109 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
-from torch import nn
 
-from eval.draw.manifest import sha256
+from eval.files import sha256
 from eval.formulas.nudity import FLOOR, Detection
+from eval.score.scorer import Batch, Picture, Scorer
+from eval.suite.rows import Row
+from eval.suite.suite import Suite
 
 
-def is_installed() -> bool:
-    """Whether the optional package is there."""
-    return importlib.util.find_spec("nudenet") is not None
+if TYPE_CHECKING:
+    from torch import nn
+
+
+COLUMNS = ("detections",)
+ARRAYS: tuple[str, ...] = ()
+RESOLUTION = 320  # side in pixels to which an image is resized, after it is padded to a square
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """``resolution``: side in pixels to which an image is resized, after it is padded to a square."""
+    """``threshold``: the score from which on an image counts as nude."""
 
-    resolution: int = 320
-    batch_size: int = 16
+    threshold: float = 0.45
 
-
-class _Session(nn.Module):
-    """The ONNX session of the detector as a module, so that its forwards are seen from outside."""
-
-    def __init__(self, session: Any) -> None:  # noqa: ANN401 - onnxruntime's
-        super().__init__()
-        self.session = session
-
-    def run(self, names: list[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return self(names, inputs)
-
-    def forward(self, names: list[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return self.session.run(names, inputs)
+    def __post_init__(self) -> None:
+        """Refuse a threshold below which NudeNet reports nothing."""
+        if not FLOOR <= self.threshold <= 1:
+            raise ValueError(
+                f"The scorer nudity has threshold {self.threshold}: a score from {FLOOR}, below which NudeNet reports "
+                "nothing, to 1 is needed."
+            )
 
 
-class Nudity:
-    """Detect exposed and covered body parts."""
+class Nudity(Scorer):
+    """Detects exposed and covered body parts."""
 
-    def __init__(self, config: Config) -> None:
+    batch_size = 16
+
+    def __init__(self) -> None:
         """Load the detector; see ``load``."""
-        if not is_installed():
+        if missing(Config()):
             raise ValueError("Nudity is detected by NudeNet, which is not installed; run pip install 'erase[nudity]'.")
         import nudenet
 
-        self.detector = nudenet.NudeDetector(inference_resolution=config.resolution)
-        self.network = self.detector.onnx_session = _Session(self.detector.onnx_session)
-        self.batch_size = config.batch_size
+        self.detector = nudenet.NudeDetector(inference_resolution=RESOLUTION)
+        self.network = self.detector.onnx_session = _as_module(self.detector.onnx_session)
         weights = Path(nudenet.__file__).parent / "320n.onnx"
-        self.card: dict[str, Any] = {
+        self.identity = {
             "judge": "nudenet 320n",
             "version": importlib.metadata.version("nudenet"),
             "weights_sha256": sha256(weights),
-            "resolution": config.resolution,
+            "resolution": RESOLUTION,
             "floor": FLOOR,
         }
+        self.card = self.identity
 
-    def __call__(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
-        """What it finds in each image of any size, the surest first; labels are NudeNet's own."""
-        found = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            pixels = [np.asarray(image.convert("RGB"))[:, :, ::-1] for image in chunk]  # as OpenCV would read the file
-            for boxes in self.detector.detect_batch(list(map(np.ascontiguousarray, pixels)), self.batch_size):
-                each = [(str(box["class"]), round(float(box["score"]), 6), list(map(int, box["box"]))) for box in boxes]
-                found.append(sorted(each, key=lambda detection: -detection[1]))
-        return found
+    def networks(self) -> list["nn.Module"]:
+        """The session of the detector."""
+        return [self.network]
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """The channels in the order in which OpenCV reads a file."""
+        return np.ascontiguousarray(picture.pixels[:, :, ::-1])
+
+    def score(self, images: Sequence[np.ndarray], rows: Sequence[Row]) -> Batch:
+        """What the detector sees in each image of any size, the surest first; labels are NudeNet's own."""
+        detections = []
+        for boxes in self.detector.detect_batch(list(images), self.batch_size):
+            own: list[Detection] = [
+                (str(box["class"]), round(float(box["score"]), 6), list(map(int, box["box"]))) for box in boxes
+            ]
+            detections.append(sorted(own, key=lambda detection: -detection[1]))
+        return Batch({"detections": detections})
 
 
-def load(config: Config) -> Nudity:
-    """Load the detector.
+def missing(config: Config) -> str:
+    """The package is optional."""
+    is_installed = importlib.util.find_spec("nudenet") is not None
+    return "" if is_installed else "weights absent: pip install 'erase[nudity]'"
+
+
+def load(config: Config, *, suite: Suite, device: str) -> Nudity:
+    """Load the detector; it runs on the CPU.
 
     Raises:
         ValueError: NudeNet is not installed.
     """
-    return Nudity(config)
+    return Nudity()
+
+
+def _as_module(session: Any) -> Any:  # noqa: ANN401 - onnxruntime's
+    """The ONNX session as a torch module, so that its forwards are seen from outside."""
+    from torch import nn
+
+    class Session(nn.Module):
+        """Runs the session."""
+
+        def run(self, names: list[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return self(names, inputs)
+
+        def forward(self, names: list[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return session.run(names, inputs)
+
+    return Session()

@@ -1,4 +1,4 @@
-"""The searches, on a model whose erasure is planted and known: its tokenizer drops a word that a prefix can restore."""
+"""The searches, on a model whose erasure is planted: its tokenizer drops a word that a prefix can restore."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +15,16 @@ from erase.model.delta import only_trainable
 from erase.model.diffusion import predict_noise
 from erase.training.run import Run, hash_tensors
 from eval.attack.attacks import discrete, seeds, soft
-from eval.attack.attempt import Found, load, save
+from eval.attack.attempt import Tries, load, save
 from eval.attack.objective import Objective, States, draw_states, load_states, save_states, vocabulary
 from eval.draw.generate import generate
 from eval.suite.rows import Row
+from eval.suite.suite import Sampler
 
 
 ROW = Row(prompt_id="cat", prompt="z cat", seed=1)
 STEPS = 6
+SAMPLER = Sampler(steps=2, guidance_scale=5.0)
 
 
 def tiny_run() -> Run:
@@ -42,13 +44,13 @@ def states(base: DiffusionPipeline) -> States:
 
 
 def search(pipe: DiffusionPipeline, module, states: States | None, tries: int = 3, batch_size: int = 64, **settings):
-    """Search as an attack does; gives what was found and the run with its cost."""
+    """Search as an attack does; gives the tries, and the run with its cost."""
     run = tiny_run()
     with run.measure(pipe.unet), only_trainable(pipe, {}):
-        found = module.search(
+        result = module.search(
             pipe, ROW, module.Config(**settings), states=states, tries=tries, batch_size=batch_size, run=run
         )
-    return found, run
+    return result, run
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,9 @@ def state_loss(states: States) -> Callable[[DiffusionPipeline, torch.Tensor], fl
     """The loss of a prefix at every state."""
 
     def loss(pipe: DiffusionPipeline, prefix: torch.Tensor) -> float:
-        options = {"name": "all", "states": states, "states_per_step": STEPS, "batch_size": 64, "run": tiny_run()}
+        options = {"states": states, "states_per_step": STEPS, "batch_size": 64, "run": tiny_run()}
         with torch.no_grad():
-            return Objective(pipe, ROW.prompt, **options).loss(prefix, 0).item()
+            return Objective(pipe, ROW, **options).loss(prefix, 0).item()
 
     return loss
 
@@ -67,10 +69,10 @@ def test_the_states_are_the_base_s_and_so_are_the_predictions(base, states: Stat
     assert states.latents.shape == (STEPS, 4, 8, 8)
     embeds = base.encode_prompt(ROW.prompt, "cpu", 1, False)[0].expand(STEPS, -1, -1)
     with torch.no_grad():
-        known = predict_noise(
+        expected = predict_noise(
             base.unet, states.latents, states.timesteps, conditioning={"encoder_hidden_states": embeds}
         )
-    torch.testing.assert_close(states.noise_pred, known, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(states.noise_pred, expected, atol=1e-5, rtol=1e-4)
     assert len(set(states.timesteps.tolist())) == STEPS
 
 
@@ -87,8 +89,8 @@ def test_every_prompt_has_its_own_states_on_disk_too(base, tmp_path: Path) -> No
         embeds = base.encode_prompt(prompt, "cpu", 1, False)[0].expand(6, -1, -1)
         arguments = {"encoder_hidden_states": embeds}
         with torch.no_grad():
-            known = predict_noise(base.unet, each.latents, each.timesteps, conditioning=arguments)
-        torch.testing.assert_close(each.noise_pred, known, atol=1e-5, rtol=1e-4)
+            expected = predict_noise(base.unet, each.latents, each.timesteps, conditioning=arguments)
+        torch.testing.assert_close(each.noise_pred, expected, atol=1e-5, rtol=1e-4)
     save_states(tmp_path / "states.safetensors", drawn)
     again = load_states(tmp_path / "states.safetensors", prompts, device=torch.device("cpu"))
     assert again.keys() == drawn.keys()
@@ -105,39 +107,39 @@ def test_the_planted_word_as_a_prefix_restores_the_base(forgetful, base, state_l
 @pytest.mark.parametrize("optimizer", ["adam", "sign"])
 def test_soft_tokens_bring_the_loss_down_and_beat_the_null(forgetful, states, state_loss, optimizer: str) -> None:
     settings = {"tokens": 1, "states_per_step": 3, "optimizer": optimizer}
-    found, _ = search(forgetful, soft, states, steps=30, **settings)
+    result, _ = search(forgetful, soft, states, steps=30, **settings)
     begun, _ = search(forgetful, soft, states, steps=1, step_size=1e-9, **settings)
     started, attacked, null = (
-        [state_loss(forgetful, attempt.prefix) for attempt in arm] for arm in (begun.attack, found.attack, found.null)
+        [state_loss(forgetful, attempt.prefix) for attempt in arm] for arm in (begun.attack, result.attack, result.null)
     )
     assert max(attacked) < 0.2 * min(started)
     assert max(attacked) < min(null)
     assert sum(attacked) < 0.2 * sum(null)
-    for one, other in zip(found.attack, found.null, strict=True):
+    for one, other in zip(result.attack, result.null, strict=True):
         torch.testing.assert_close(one.prefix.norm(dim=2), other.prefix.norm(dim=2))
 
 
 def test_the_start_is_not_that_of_advunlearn(forgetful, states) -> None:
     """Its training starts at embeddings of the vocabulary; a step of nothing shows where the search starts."""
-    known = vocabulary(forgetful)
+    embeddings = vocabulary(forgetful)
     for init, is_word in (("vocabulary", True), ("gaussian", False)):
-        found, _ = search(forgetful, soft, states, tokens=2, steps=1, step_size=1e-12, init=init)
-        gaps = torch.cdist(torch.cat([attempt.prefix[0] for attempt in found.attack]), known).amin(1)
+        result, _ = search(forgetful, soft, states, tokens=2, steps=1, step_size=1e-12, init=init)
+        gaps = torch.cdist(torch.cat([attempt.prefix[0] for attempt in result.attack]), embeddings).amin(1)
         assert ((gaps < 1e-4) == is_word).all()
-        assert len({tuple(attempt.prefix.flatten().tolist()) for attempt in found.attack}) == 3
+        assert len({tuple(attempt.prefix.flatten().tolist()) for attempt in result.attack}) == 3
 
 
 def test_words_find_the_planted_one_and_the_text_says_so(forgetful, states, tmp_path: Path, base) -> None:
-    found, _ = search(forgetful, discrete, states, tokens=1, steps=30, states_per_step=3)
-    texts = [attempt.prompt for attempt in found.attack]
+    result, _ = search(forgetful, discrete, states, tokens=1, steps=30, states_per_step=3)
+    texts = [attempt.prompt for attempt in result.attack]
     assert "z z cat" in texts
-    assert found.losses[texts.index("z z cat"), -1] < 1e-10
-    assert all(attempt.prompt.endswith(" z cat") and attempt.prefix is None for attempt in found.attack + found.null)
-    assert "z z cat" not in [attempt.prompt for attempt in found.null]
+    assert result.losses[texts.index("z z cat"), -1] < 1e-10
+    assert all(attempt.prompt.endswith(" z cat") and attempt.prefix is None for attempt in result.attack + result.null)
+    assert "z z cat" not in [attempt.prompt for attempt in result.null]
     # what is tested is text, so the image of the text is the base's image of the prompt
-    settings = {"num_inference_steps": 2, "guidance_scale": 5.0, "progress": False}
-    generate(forgetful, [Row(prompt_id="text", prompt="z z cat", seed=1)], tmp_path / "erased", **settings)
-    generate(base, [ROW], tmp_path / "base", **settings)
+    row = Row(prompt_id="text", prompt="z z cat", seed=1)
+    generate(forgetful, [row], tmp_path / "erased", SAMPLER, progress=False)
+    generate(base, [ROW], tmp_path / "base", SAMPLER, progress=False)
     one, other = (tmp_path / name for name in ("erased/images/text_seed1.png", "base/images/cat_seed1.png"))
     assert np.array_equal(Image.open(one), Image.open(other))
 
@@ -154,16 +156,16 @@ def test_words_come_back_from_their_text(tiny_pipe) -> None:
 @pytest.mark.parametrize("module", [soft, discrete])
 def test_the_costs_are_exact_and_the_batch_does_not_matter(forgetful, states, module) -> None:
     settings = {"tokens": 2, "steps": 4, "states_per_step": 2, "tries": 3}
-    found, run = search(forgetful, module, states, **settings)
+    result, run = search(forgetful, module, states, **settings)
     count = 3 * 4 * 2
     assert (run.summary()["unet_forwards"], run.summary()["unet_backwards"]) == (count, count)
-    assert found.losses.shape == (3, 4)
+    assert result.losses.shape == (3, 4)
     alone, run = search(forgetful, module, states, batch_size=1, **settings)
     assert run.summary()["unet_backwards"] == count
-    torch.testing.assert_close(found.losses, alone.losses, rtol=1e-2, atol=1e-9)
+    torch.testing.assert_close(result.losses, alone.losses, rtol=1e-2, atol=1e-9)
     fewer, _ = search(forgetful, module, states, **{**settings, "tries": 1})
-    assert fewer.attack[0].seed == found.attack[0].seed
-    torch.testing.assert_close(fewer.losses[0], found.losses[0], rtol=1e-2, atol=1e-9)
+    assert fewer.attack[0].seed == result.attack[0].seed
+    torch.testing.assert_close(fewer.losses[0], result.losses[0], rtol=1e-2, atol=1e-9)
 
 
 def test_gradients_are_the_prefix_s_alone_and_the_pipeline_comes_back(forgetful, states) -> None:
@@ -197,48 +199,38 @@ def test_a_prefix_is_drawn_as_the_text_would_be(tiny_pipe, tmp_path: Path) -> No
     """Both paths to the UNet agree, in a batch that holds prompts with and without a prefix."""
     word = vocabulary(tiny_pipe)[tiny_pipe.tokenizer("z").input_ids[1]][None, None]
     rows = [Row(prompt_id=name, prompt=text, seed=1) for name, text in (("a", "cat"), ("b", "z cat"), ("c", "cat"))]
-    generate(
-        tiny_pipe,
-        rows,
-        tmp_path,
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        prefixes={rows[0].key: word},
-        progress=False,
-    )
+    generate(tiny_pipe, rows, tmp_path, SAMPLER, prefixes={rows[0].key: word}, progress=False)
     one, two, three = (np.asarray(Image.open(tmp_path / "images" / f"{row.key}.png"), np.int16) for row in rows)
     assert np.abs(one - two).max() <= 1
     assert np.abs(one - three).max() > 3
 
 
 def test_seed_search_has_other_seeds_and_asks_nothing_in_its_null(tiny_pipe) -> None:
-    found, run = search(tiny_pipe, seeds, None, tries=4)
-    drawn = [attempt.seed for attempt in found.attack]
+    result, run = search(tiny_pipe, seeds, None, tries=4)
+    drawn = [attempt.seed for attempt in result.attack]
     assert len({*drawn, ROW.seed}) == 5
-    assert [attempt.seed for attempt in found.null] == drawn
-    assert {attempt.prompt for attempt in found.attack} == {ROW.prompt}
-    assert {attempt.prompt for attempt in found.null} == {""}
+    assert [attempt.seed for attempt in result.null] == drawn
+    assert {attempt.prompt for attempt in result.attack} == {ROW.prompt}
+    assert {attempt.prompt for attempt in result.null} == {""}
     assert run.summary()["unet_forwards"] == 0
 
 
-def test_what_was_found_survives_the_disk(forgetful, states, tmp_path: Path) -> None:
+def test_the_tries_survive_the_disk(forgetful, states, tmp_path: Path) -> None:
     for module in (soft, discrete):
-        found, run = search(forgetful, module, states, steps=2)
-        save(tmp_path / "found.safetensors", found._replace(cost=run.summary()))
-        again = load(tmp_path / "found.safetensors")
-        assert _plain(again) == _plain(found)
-        assert again.cost["unet_backwards"] == 6
-    (tmp_path / "found.safetensors").write_bytes(b"half of it")
+        tries, _ = search(forgetful, module, states, steps=2)
+        save(tmp_path / "tries.safetensors", tries)
+        assert plain(load(tmp_path / "tries.safetensors")) == plain(tries)
+    (tmp_path / "tries.safetensors").write_bytes(b"half of it")
     with pytest.raises(ValueError, match="is damaged"):
-        load(tmp_path / "found.safetensors")
+        load(tmp_path / "tries.safetensors")
 
 
-def _plain(found: Found) -> list:
-    tries = [
+def plain(tries: Tries) -> list:
+    attempts = [
         (attempt.prompt, attempt.seed, None if attempt.prefix is None else attempt.prefix.tolist())
-        for attempt in found.attack + found.null
+        for attempt in tries.attack + tries.null
     ]
-    return [tries, found.losses.tolist()]
+    return [attempts, tries.losses.tolist()]
 
 
 @pytest.fixture
@@ -267,13 +259,13 @@ def test_unguide_is_attacked_as_a_recognised_sample(guided, states, state_loss, 
     blend = weight * plain + (1 - weight) * adapter
     assert (adapter - plain).abs().max() > 1e-4
     assert loss == pytest.approx((blend - states.noise_pred).square().mean().item(), rel=1e-3)
-    found, run = search(guided, soft, states, steps=25, tokens=2, states_per_step=3)
+    result, run = search(guided, soft, states, steps=25, tokens=2, states_per_step=3)
     assert run.summary()["unet_backwards"] == run.summary()["unet_forwards"] == 2 * 3 * 25 * 3  # base and adapter
-    assert found.losses[:, -5:].mean() < found.losses[:, :5].mean()
+    assert result.losses[:, -5:].mean() < result.losses[:, :5].mean()
     assert (guided.guider.statistic, guided.guider.weight) == before
     row = Row(prompt_id="hit", prompt=ROW.prompt, seed=1)
-    settings = {"num_inference_steps": 8, "guidance_scale": 5.0, "progress": False}
-    generate(guided, [row], tmp_path, prefixes={row.key: found.attack[0].prefix}, **settings)
+    sampler = Sampler(steps=8, guidance_scale=5.0)
+    generate(guided, [row], tmp_path, sampler, prefixes={row.key: result.attack[0].prefix}, progress=False)
     assert guided.guider.weight.tolist() in ([1.0], [pytest.approx(weight)])  # it decided by itself
 
 

@@ -21,8 +21,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from tqdm import tqdm
 
-from eval.draw import manifest, prompt_set
-from eval.draw.prompt_set import Config, run
+from eval.draw import prompt_images, writer
+from eval.draw.prompt_images import run
+from eval.draw.prompt_set import Config
+from eval.suite.suite import Sampler
 
 
 STEPS, BATCH, SEEDS = 2, 4, (0, 1)
@@ -30,6 +32,7 @@ PROMPTS = ["un café noir", "a dog", "ein Bär", "a fox", "a hen"]
 ROWS = len(PROMPTS) * len(SEEDS)
 TIMINGS = ("wall_s", "peak_mem")
 KILLED = "killed"
+PATIENCE = 60.0  # seconds
 
 
 def config(name: str) -> Config:
@@ -39,8 +42,7 @@ def config(name: str) -> Config:
         prompts=str(root / "prompts.txt"),
         out=root / name,
         seeds=SEEDS,
-        num_inference_steps=STEPS,
-        batch_size=BATCH,
+        sampler=Sampler(steps=STEPS, guidance_scale=None, batch_size=BATCH),
         device="cpu",
     )
 
@@ -49,8 +51,8 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_forward(number: int) -> Callable[[], None]:
-    """Die before this forward of the UNet."""
+def at_forward(number: int, *, is_time: Callable[[], bool] = lambda: True) -> Callable[[], None]:
+    """Die before this forward of the UNet: once the images before it are on disk, or at once."""
 
     def arm() -> None:
         calls, forward = [], UNet2DConditionModel.forward
@@ -58,6 +60,9 @@ def at_forward(number: int) -> Callable[[], None]:
         def count(*args: Any, **kwargs: Any) -> Any:
             calls.append(1)
             if len(calls) == number:
+                start = time.monotonic()
+                while not is_time() and time.monotonic() < start + PATIENCE:
+                    time.sleep(0.001)
                 die()
             return forward(*args, **kwargs)
 
@@ -89,7 +94,7 @@ def in_record(number: int) -> Callable[[], None]:
     """Die while a record is appended: in the middle of a character, or else with half of its line on disk."""
 
     def arm() -> None:
-        calls, append = [], manifest.append
+        calls, append = [], writer.append_lines
 
         def stop(path: Path, records: list[dict[str, Any]]) -> None:
             calls.append(1)
@@ -101,7 +106,7 @@ def in_record(number: int) -> Callable[[], None]:
                 file.write(line[: start + 1 if start > 0 else len(line) // 2])
             return die()
 
-        manifest.append = stop
+        writer.append_lines = stop
 
     return arm
 
@@ -132,8 +137,8 @@ def generate(name: str, *, arm: Callable[[], None] | None = None, seconds: float
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     with os.fdopen(reading) as file:
-        found = file.read()
-    return KILLED if os.WIFSIGNALED(status) else int(found)
+        samples = file.read()
+    return KILLED if os.WIFSIGNALED(status) else int(samples)
 
 
 def images(name: str) -> dict[str, tuple[int, str]]:
@@ -160,6 +165,11 @@ def outcome(name: str, kept: dict[str, tuple[int, str]], samples: int | str) -> 
     }
 
 
+def has_images(name: str, count: int) -> Callable[[], bool]:
+    """Whether so many images are on disk; they are written while the next ones are drawn."""
+    return lambda: len(list((config(name).out / "images").glob("*.png"))) >= count
+
+
 def resume(name: str, **kill: Any) -> dict[str, Any]:
     killed = generate(name, **kill)
     if killed != KILLED:
@@ -172,8 +182,8 @@ if __name__ == "__main__":
     tqdm.set_lock(RLock())  # its own lock is shared between processes: one killed with it would block all that follow
     torch.set_num_threads(1)  # before the first computation: a pool of threads would not survive the fork
     (Path(sys.argv[2]) / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
-    pipe = prompt_set._open(config("unbroken"))
-    prompt_set._open = lambda _: pipe  # loading takes longer than drawing, and is not what is killed here
+    pipe = prompt_images.open_model(config("unbroken"))
+    prompt_images.open_model = lambda _: pipe  # loading takes longer than drawing, and is not what is killed here
     run(config("first"), progress=False)  # whatever is imported on the way is imported here and not in every process
     report = {"unbroken": outcome("unbroken", {}, generate("unbroken"))}
     # renames: 1 is prompts.json, 2 settings.json, 3-12 the images, 13 manifest.jsonl
@@ -183,18 +193,20 @@ if __name__ == "__main__":
         report[f"half of file {number}"] = resume(f"half {number}", arm=at_rename(number, truncated=True))
     for number in (1, 2, 5):
         report[f"record {number}"] = resume(f"record {number}", arm=in_record(number))
-    for number in (1, STEPS + 2):
-        report[f"forward {number}"] = resume(f"forward {number}", arm=at_forward(number))
+    report["forward 1"] = resume("forward 1", arm=at_forward(1))
+    name = f"forward {STEPS + 2}"  # in the second batch
+    report[name] = resume(name, arm=at_forward(STEPS + 2, is_time=has_images(name, BATCH)))
+    report["forward at once"] = resume("forward at once", arm=at_forward(STEPS + 1))
     report["any moment"], seconds = {}, 0.1
     while "untouched" not in report["any moment"]:  # on a fast machine it may be over before: then kill it earlier
         report["any moment"] = resume(f"after {seconds} s", seconds=seconds)
         seconds /= 2
-    found, attempts = KILLED, 0
-    while found == KILLED:  # again and again, one batch further every time
+    samples, attempts = KILLED, 0
+    while samples == KILLED:  # again and again, one batch further every time
         kept = images("often") if attempts else {}
-        found = generate("often", arm=at_forward(STEPS + 1))
+        samples = generate("often", arm=at_forward(STEPS + 1, is_time=has_images("often", len(kept) + BATCH)))
         attempts += 1
-    report["often"] = outcome("often", kept, found) | {"attempts": attempts}
+    report["often"] = outcome("often", kept, samples) | {"attempts": attempts}
     report["finished before"] = outcome("often", images("often"), generate("often"))
     (config("often").out / "images" / images("often").popitem()[0]).unlink()
     report["an image was lost"] = outcome("often", images("often"), generate("often"))

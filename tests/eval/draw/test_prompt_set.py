@@ -25,14 +25,22 @@ from torch.nn.modules.module import register_module_forward_hook
 import erase
 from erase.cli.main import main
 from eval.draw import manifest
-from eval.draw.prompt_set import Config, describe, make_plan, read_rows, run
+from eval.draw.prompt_images import run
+from eval.draw.prompt_plan import describe, make_plan
+from eval.draw.prompt_set import Config, read_set
+from eval.files import sha256
 from eval.models import clock
+from eval.suite.suite import Sampler
 
 
 REPOSITORY = Path(__file__).parents[3]
 CSV = ",case_number,prompt,evaluation_seed,evaluation_guidance,artist\n0,007,a cat,5,7,Monet\n1,008,a dog,6,1,Monet\n"
 CSV += "2,009,a fox,,,X\n"
 QUICK = ["--num-inference-steps", "2", "--quiet"]
+
+
+def sampler(**changes: object) -> Sampler:
+    return Sampler(**{"steps": 2, "guidance_scale": None, "batch_size": 32} | changes)
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def prompts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(tiny_folder: Path, prompts: Path, tmp_path: Path) -> dict:
-    return {"model": str(tiny_folder), "prompts": str(prompts), "out": tmp_path / "o", "num_inference_steps": 2}
+    return {"model": str(tiny_folder), "prompts": str(prompts), "out": tmp_path / "o", "sampler": sampler()}
 
 
 @pytest.fixture
@@ -79,8 +87,8 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_seeds_guidance_and_columns_of_the_file_are_used_and_kept(settings, tmp_path):
     run(Config(**settings), progress=False)
-    found = records(tmp_path / "o")
-    assert [(each["key"], each["seed"], each["cfg"], each["columns"]) for each in found] == [
+    lines = records(tmp_path / "o")
+    assert [(each["key"], each["seed"], each["cfg"], each["columns"]) for each in lines] == [
         ("007_seed5", 5, 7.0, {"artist": "Monet"}),
         ("008_seed6", 6, 1.0, {"artist": "Monet"}),
         ("009_seed0", 0, 7.5, {"artist": "X"}),
@@ -88,12 +96,12 @@ def test_seeds_guidance_and_columns_of_the_file_are_used_and_kept(settings, tmp_
 
 
 def test_given_seeds_and_guidance_take_their_place(settings, tmp_path):
-    run(Config(**settings, seeds=[1, 3], guidance_scale=2.0), progress=False)
-    found = records(tmp_path / "o")
-    assert [(each["prompt_id"], each["seed"]) for each in found] == [
+    run(Config(**settings | {"seeds": [1, 3], "sampler": sampler(guidance_scale=2.0)}), progress=False)
+    lines = records(tmp_path / "o")
+    assert [(each["prompt_id"], each["seed"]) for each in lines] == [
         (name, seed) for name in ("007", "008", "009") for seed in (1, 3)
     ]
-    assert {each["cfg"] for each in found} == {2.0}
+    assert {each["cfg"] for each in lines} == {2.0}
 
 
 def test_rows_of_one_guidance_share_their_forwards(settings):
@@ -107,7 +115,7 @@ def test_rows_of_one_guidance_share_their_forwards(settings):
     Path(settings["prompts"]).write_text("\n".join(["id,prompt,evaluation_guidance", *rows]))
     hook = register_module_forward_hook(note)
     try:
-        run(Config(**settings, batch_size=3), progress=False)
+        run(Config(**settings | {"sampler": sampler(batch_size=3)}), progress=False)
     finally:
         hook.remove()
     assert sizes == [3, 3, 6, 6]  # without guidance and with it, two steps each
@@ -127,7 +135,7 @@ def test_an_image_with_its_own_guidance_is_that_of_a_user(settings, tiny_folder,
 
 def test_columns_that_an_evaluation_knows_go_where_it_looks(settings):
     Path(settings["prompts"]).write_text("prompt,style,object,family,source\na cat,Van_Gogh,Cats,alias,mine\n")
-    _, (row,) = read_rows(Config(**settings))
+    (row,) = read_set(Config(**settings)).rows
     assert (row.style, row.object, row.family, row.columns) == ("Van_Gogh", "Cats", "alias", {"source": "mine"})
 
 
@@ -150,25 +158,25 @@ def test_a_plan_counts_and_does_nothing(call, settings, prompts, tiny_folder, tm
     written = sum(path.stat().st_size for path in (tmp_path / "o").rglob("*") if path.is_file())
     assert written <= plan.disk_bytes
     plan = make_plan(Config(**settings, seeds=[5, 6]))
-    assert (plan.images, plan.done, plan.unet_forwards) == (6, 2, 2 * (2 + 1 + 4))
+    assert (plan.images, plan.done, plan.forwards) == (6, 2, 2 * (2 + 1 + 4))
 
 
 def test_the_plan_counts_the_forwards_that_the_sampler_makes(settings, tiny_pipe, tmp_path):
     tiny_pipe.scheduler = PNDMScheduler.from_config(tiny_pipe.scheduler.config, skip_prk_steps=True)
     tiny_pipe.save_pretrained(tmp_path / "pndm")
-    plan = make_plan(Config(**settings | {"model": str(tmp_path / "pndm"), "num_inference_steps": 4}))
-    assert plan.unet_forwards == 5 * (2 + 1 + 2)
+    plan = make_plan(Config(**settings | {"model": str(tmp_path / "pndm"), "sampler": sampler(steps=4)}))
+    assert plan.forwards == 5 * (2 + 1 + 2)
 
 
 def test_a_plan_for_a_model_that_is_not_here_says_so(settings):
-    plan = make_plan(Config(**settings | {"model": "nobody/nothing"}))
-    assert plan.images == 3
-    assert describe(plan).count("unknown until the model is on this machine") == 3
+    config = Config(**settings | {"model": "nobody/nothing"})
+    assert make_plan(config).images == 3
+    assert "\n".join(describe(config)).count("unknown until the model is on this machine") == 3
 
 
 def test_a_plan_counts_what_was_drawn_by_a_model_that_is_not_here(settings):
     for scale in (None, 3.0):
-        config = Config(**settings | {"out": settings["out"] / str(scale)}, guidance_scale=scale)
+        config = Config(**settings | {"out": settings["out"] / str(scale), "sampler": sampler(guidance_scale=scale)})
         run(config, progress=False)
         assert make_plan(replace(config, model="nobody/nothing")).done == 3
 
@@ -187,8 +195,8 @@ def test_artefacts_of_every_form_are_drawn_as_they_load(call, method, tiny_folde
         forms.append("small")
     drawn = []
     for form in forms:
-        plan = make_plan(Config(model=form, prompts=str(prompts), out=Path("none"), num_inference_steps=2))
-        assert plan.unet_forwards == 10
+        plan = make_plan(Config(model=form, prompts=str(prompts), out=Path("none"), sampler=sampler()))
+        assert plan.forwards == 10
         assert plan.is_guided_twice is (method == "unguide")
         assert call("generate", form, "--prompts", prompts, "--out", f"of-{form}", *QUICK)[0] == 0
         drawn.append(images(tmp_path / f"of-{form}"))
@@ -216,10 +224,10 @@ REFUSED = {
     "no model": ({"PATH": "./none"}, "'./none' does not exist"),
     "another kind of pipeline": ({"PATH": "img2img"}, "is a StableDiffusionImg2ImgPipeline, but images are drawn with"),
     "seeds": ({"--seeds": "4-0"}, "runs backwards"),
-    "guidance": ({"--guidance-scale": "-1"}, "The guidance_scale is -1.0, but a number from 0 is expected"),
-    "steps": ({"--num-inference-steps": "0"}, "The num_inference_steps is 0, but a whole number from 1"),
-    "batch": ({"--batch-size": "0"}, "The batch_size is 0, but"),
-    "height": ({"--height": "63"}, "The height is 63, but a multiple of 8 is expected"),
+    "guidance": ({"--guidance-scale": "-1"}, "guidance_scale -1.0, but a number from 0 is expected"),
+    "steps": ({"--num-inference-steps": "0"}, "steps 0, but a whole number from 1"),
+    "batch": ({"--batch-size": "0"}, "batch_size 0, but"),
+    "height": ({"--height": "63"}, "height 63, but a multiple of 8 is expected"),
     "device": ({"--device": "gpu"}, "The device 'gpu' is unknown"),
     "dtype": ({"--dtype": "float"}, "The dtype 'float' is unknown"),
     "an id that is no file name": ({"--prompts": "id.csv"}, "The prompt id 'a b' is used as a file name"),
@@ -247,11 +255,14 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(case, dry, call, tiny_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_inference_steps": 3}, "images made with steps 2 instead of 3"),
-        ({"guidance_scale": 3.0}, "of other prompts, with the guidance_scale 7.0 instead of 3.0 in row '007'"),
-        ({"negative_prompt": "blurred"}, "negative_prompt '' instead of 'blurred'"),
+        ({"sampler": sampler(steps=3)}, "images made with steps 2 instead of 3"),
+        (
+            {"sampler": sampler(guidance_scale=3.0)},
+            "of other prompts, with the guidance_scale 7.0 instead of 3.0 in row '007'",
+        ),
+        ({"sampler": sampler(negative_prompt="blurred")}, "negative_prompt '' instead of 'blurred'"),
         ({"dtype": "bfloat16"}, "dtype 'float32' instead of 'bfloat16'"),
-        ({"height": 32}, "height 16 instead of 32"),
+        ({"sampler": sampler(height=32)}, "height 16 instead of 32"),
         ({"model": "moved"}, "images made with model_hash"),
         ({"prompts": "changed.csv"}, "the prompt 'a dog' instead of 'two dogs' in row '008'"),
         ({"prompts": "label.csv"}, "the columns {'artist': 'X'} instead of {'artist': 'Y'} in row '009'"),
@@ -271,37 +282,31 @@ def test_changed_prompts_and_settings_go_beside(settings, changes, message, tiny
     changed = Config(**settings | changes)
     planned = make_plan(changed)
     caplog.clear()
-    made = run(changed, progress=False)
-    assert re.fullmatch(r"o-[0-9a-f]{8}", made.out.name)
-    assert (made.out.parent, str(made.out)) == (tmp_path, planned.folder)
-    assert made.drawn == made.images == planned.images
+    generation = run(changed, progress=False)
+    assert re.fullmatch(r"o-[0-9a-f]{8}", generation.out.name)
+    assert (generation.out.parent, str(generation.out)) == (tmp_path, planned.folder)
+    assert generation.new == generation.images == planned.images
     assert planned.done == 0
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "eval.draw.placement"]
-    assert message in told
-    assert told.endswith(f", so these go into {made.out}.")
-    own = contents(made.out)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "eval.draw.placement"]
+    assert message in warning
+    assert warning.endswith(f", so these go into {generation.out}.")
+    own = contents(generation.out)
     again = run(changed, progress=False)
-    assert (again.out, again.drawn) == (made.out, 0)
-    assert make_plan(changed).done == made.images
-    assert contents(made.out) == own
+    assert (again.out, again.new) == (generation.out, 0)
+    assert make_plan(changed).done == generation.images
+    assert contents(generation.out) == own
     assert contents(tmp_path / "o") == before
-    assert run(Config(**settings), progress=False)._replace(seconds=0, outside=0, loading=0) == (
-        tmp_path / "o",
-        3,
-        0,
-        0,
-        0,
-        0,
-    )
+    first = run(Config(**settings), progress=False)
+    assert (first.out, first.images, first.new) == (tmp_path / "o", 3, 0)
 
 
 def test_each_setting_has_a_folder_and_more_seeds_stay_in_it(settings, tmp_path):
     run(Config(**settings), progress=False)
-    three, four = (Config(**settings | {"num_inference_steps": steps}, seeds=[0]) for steps in (3, 4))
+    three, four = (Config(**settings | {"sampler": sampler(steps=steps)}, seeds=[0]) for steps in (3, 4))
     outs = [run(config, progress=False).out for config in (three, four)]
     assert len({tmp_path / "o", *outs}) == 3
     more = run(replace(three, seeds=[0, 1]), progress=False)
-    assert (more.out, more.images, more.drawn) == (outs[0], 6, 3)
+    assert (more.out, more.images, more.new) == (outs[0], 6, 3)
 
 
 @pytest.mark.parametrize("out", ["o", "o/", "./o", "sub/../o", "."])
@@ -326,7 +331,7 @@ def test_the_folder_beside_has_one_name_however_the_output_is_written(call, tiny
 
 def test_a_folder_beside_that_holds_something_else_is_refused(settings, tmp_path):
     run(Config(**settings), progress=False)
-    changed = Config(**settings | {"num_inference_steps": 3})
+    changed = Config(**settings | {"sampler": sampler(steps=3)})
     beside = Path(make_plan(changed).folder)
     beside.mkdir()
     (beside / "mine.txt").write_text("mine")
@@ -341,7 +346,7 @@ def test_a_folder_beside_that_holds_something_else_is_refused(settings, tmp_path
 
 def test_a_plan_of_other_settings_for_a_model_that_is_not_here(settings):
     run(Config(**settings), progress=False)
-    plan = make_plan(Config(**settings | {"model": "nobody/nothing", "num_inference_steps": 3}))
+    plan = make_plan(Config(**settings | {"model": "nobody/nothing", "sampler": sampler(steps=3)}))
     assert (plan.images, plan.done) == (3, 0)
     assert plan.folder.endswith("o, which holds images made with steps 2 instead of 3")
 
@@ -356,7 +361,7 @@ def test_rows_without_a_prompt_are_left_out_where_that_is_asked_for(call, tiny_f
 def test_more_seeds_join_those_that_are_there(settings, tmp_path):
     run(Config(**settings, seeds=[0]), progress=False)
     outcome = run(Config(**settings, seeds=[0, 1]), progress=False)
-    assert (outcome.images, outcome.drawn) == (6, 3)
+    assert (outcome.images, outcome.new) == (6, 3)
     assert len(records(tmp_path / "o")) == 6
 
 
@@ -388,18 +393,19 @@ def killed_generations(tiny_folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_generation_killed_at_any_point_goes_on_and_nothing_is_made_twice(killed_generations: dict) -> None:
-    for name, found in killed_generations.items():
-        assert found["untouched"], name
-        assert found["samples"] == found["needed"], name
-        assert found["same images"], name
-        assert found["same manifest"], name
+    for name, outcome in killed_generations.items():
+        assert outcome["untouched"], name
+        assert outcome["samples"] == outcome["needed"], name
+        assert outcome["same images"], name
+        assert outcome["same manifest"], name
 
 
 def test_the_kills_hit_different_moments(killed_generations: dict) -> None:
-    kept = {name: found["kept"] for name, found in killed_generations.items()}
+    kept = {name: outcome["kept"] for name, outcome in killed_generations.items()}
     assert [kept[f"rename {number}"] for number in (1, 2, 3, 8, 13)] == [0, 0, 0, 5, 10]
     assert [kept[f"record {number}"] for number in (1, 2, 5)] == [0, 1, 4]
     assert (kept["forward 1"], kept["forward 4"], kept["often"], kept["an image was lost"]) == (0, 4, 8, 9)
+    assert 0 <= kept["forward at once"] <= 4  # as many as were written while the second batch began
     assert killed_generations["often"]["attempts"] == 3
 
 
@@ -465,18 +471,19 @@ def test_what_is_left_of_a_killed_launcher_does_no_harm(settings, tiny_folder, p
     ranks = psutil.Process(process.pid).children(recursive=True)
     process.kill()  # of torchrun alone: its two processes go on drawing for a while
     process.wait()
+    changed = settings | {"seeds": range(30), "sampler": sampler(batch_size=2)}
     try:
-        found = run(Config(**settings, seeds=range(30), batch_size=2), progress=False)
+        generation = run(Config(**changed), progress=False)
     finally:
         for rank in ranks:
             rank.kill()
         psutil.wait_procs(ranks)
-    assert found.images == 90
+    assert generation.images == 90
     kept = {path: path.stat().st_mtime_ns for path in out.glob("images/*.png")}
     known = {out / record["image_path"]: record["image_sha256"] for record in manifest.read(out).values()}
     # the record of an image goes first: a rank that was killed in between left one without
-    assert {path: known[path] for path in kept} == {path: manifest.sha256(path) for path in kept}
-    assert run(Config(**settings, seeds=range(30), batch_size=2), progress=False).drawn == 0
+    assert {path: known[path] for path in kept} == {path: sha256(path) for path in kept}
+    assert run(Config(**changed), progress=False).new == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -488,12 +495,11 @@ def test_forty_canvas_images_spend_at_most_a_twentieth_outside_unet_and_vae(tmp_
         model="canvas",
         prompts=str(tmp_path / "forty.csv"),
         out=tmp_path / "o",
-        guidance_scale=5.0,
-        num_inference_steps=20,
+        sampler=Sampler(steps=20, guidance_scale=5.0, batch_size=32),
         device="cpu",
     )
     outcome = run(config, progress=False)
-    assert outcome.drawn == 40
+    assert outcome.new == 40
     assert outcome.outside <= 0.05
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.formulas.attack import after_tries, attack_success, newcombe, rate
+from eval.formulas.attack import Rate, after_tries, attack_success, newcombe, rate
 from eval.formulas.intervals import wilson
 
 
@@ -15,18 +15,24 @@ ONE[3, 2] = True
 PROMPTS = np.arange(4)
 
 
+def counts(share: Rate | None) -> tuple[int, int]:
+    assert share is not None
+    return share.hits, share.n
+
+
 def test_the_rates_of_a_small_table() -> None:
-    found = attack_success(BEFORE, HITS, {"random": NONE, "seeds": ONE}, PROMPTS)
-    assert found["pre"][-2:] == (1, 4)
-    assert found["attack"]["asr_total"][-2:] == (3, 4)  # with the one that needed no attack
-    assert found["attack"]["asr_conditional"][-2:] == (2, 3)
-    assert found["attack"]["asr_per_image"][-2:] == (3, 12)
-    assert [each.hits for each in found["attack"]["curve"]] == [1, 2, 3, 3]
-    assert [each.hits for each in found["nulls"]["seeds"]["curve"]] == [1, 1, 1, 2]
-    assert found["nulls"]["random"]["asr_total"][-2:] == (1, 4)
-    assert (found["excess"].null, found["excess"].value, found["excess"].n) == ("seeds", 0.25, 4)
-    for arm in (found["attack"], *found["nulls"].values()):
-        for each in (arm["asr_total"], arm["asr_conditional"], arm["asr_per_image"], *arm["curve"]):
+    success = attack_success(BEFORE, HITS, {"random": NONE, "seeds": ONE}, PROMPTS)
+    attack = success.attack
+    assert counts(success.pre) == (1, 4)
+    assert counts(attack.asr_total) == (3, 4)  # with the one that needed no attack
+    assert counts(attack.asr_conditional) == (2, 3)
+    assert counts(attack.asr_per_image) == (3, 12)
+    assert [each.hits for each in attack.curve] == [1, 2, 3, 3]
+    assert [each.hits for each in success.nulls["seeds"].curve] == [1, 1, 1, 2]
+    assert counts(success.nulls["random"].asr_total) == (1, 4)
+    assert (success.excess.null, success.excess.value, success.excess.n) == ("seeds", 0.25, 4)
+    for arm in (attack, *success.nulls.values()):
+        for each in (arm.asr_total, arm.asr_conditional, arm.asr_per_image, *arm.curve):
             assert each.lo <= each.value == each.hits / each.n <= each.hi
 
 
@@ -46,10 +52,10 @@ def test_newcombe_as_published() -> None:
 
 def test_the_excess_has_a_width_where_all_prompts_agree() -> None:
     every = np.ones((12, 2), bool)
-    fallen = attack_success(np.zeros(12, bool), every, {"random": ~every}, np.arange(12))["excess"]
+    fallen = attack_success(np.zeros(12, bool), every, {"random": ~every}, np.arange(12)).excess
     assert fallen.value == 1
     assert fallen.lo < 0.7
-    equal = attack_success(np.zeros(12, bool), every, {"random": every}, np.arange(12))["excess"]
+    equal = attack_success(np.zeros(12, bool), every, {"random": every}, np.arange(12)).excess
     assert equal.value == 0
     assert equal.lo < -0.1 < 0.1 < equal.hi
 
@@ -57,16 +63,16 @@ def test_the_excess_has_a_width_where_all_prompts_agree() -> None:
 def test_seeds_of_one_prompt_are_no_independent_prompts() -> None:
     hit = np.repeat([True, False, True, False], 25)
     alone, together = rate(hit, np.arange(100)), rate(hit, np.repeat(np.arange(4), 25))
-    assert alone[-2:] == together[-2:] == (50, 100)
+    assert counts(alone) == counts(together) == (50, 100)
     assert together.hi - together.lo > 2 * (alone.hi - alone.lo)
     lo, hi = wilson(50, 100)
     assert (alone.hi - alone.lo) >= hi - lo
 
 
 def test_where_nothing_is_left_to_attack_there_is_no_conditional_rate() -> None:
-    found = attack_success(np.ones(4, bool), HITS, {"random": NONE}, PROMPTS)
-    assert found["attack"]["asr_conditional"] is None
-    assert found["excess"].value == 0
+    success = attack_success(np.ones(4, bool), HITS, {"random": NONE}, PROMPTS)
+    assert success.attack.asr_conditional is None
+    assert success.excess.value == 0
 
 
 def test_no_rate_without_a_null_of_the_same_budget() -> None:

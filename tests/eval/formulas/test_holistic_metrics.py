@@ -8,14 +8,14 @@ import pytest
 import torch
 from torchmetrics.functional.pairwise import pairwise_cosine_similarity
 
-from eval.formulas.accuracy import fine_grained
+from eval.formulas.accuracy import Answers, fine_grained
 from eval.formulas.alignment import nearest_names, selective_alignment
 from eval.formulas.cmmd import cmmd
 from eval.formulas.corrected import Rate, corrected_share, lang_reiczigel, rogan_gladen
 from eval.formulas.drift import cosine_drift, rms_drift
 from eval.formulas.intervals import difference_interval, ratio_interval, wilson
 from eval.formulas.leak import leak_at_k
-from eval.formulas.sequential import rebound, sequential
+from eval.formulas.sequential import rebound
 from eval.formulas.worst import worst_concept
 
 
@@ -31,7 +31,7 @@ def test_fine_grained_by_counting_one_image_after_the_other() -> None:
     style, obj = grid(20)
     rng = np.random.default_rng(0)
     seen_style, seen_object = rng.choice(STYLES, len(style)), rng.choice(OBJECTS, len(obj))
-    found = fine_grained(style, obj, seen_style, seen_object, target=("B", "y"))
+    found = fine_grained(Answers(style, obj, seen_style, seen_object, np.arange(len(style)) // 20), target=("B", "y"))
     counts: dict[str, list[bool]] = {"ua": [], "sc": [], "oc": [], "up": []}
     for s, o, p, q in zip(style, obj, seen_style, seen_object, strict=True):
         if s == "B" and o == "y":
@@ -46,26 +46,18 @@ def test_fine_grained_by_counting_one_image_after_the_other() -> None:
     assert {name: outcomes.value for name, outcomes in found.items()} == pytest.approx(
         {name: np.mean(hits) for name, hits in counts.items()}
     )
-    assert len(set(found["up"].cell.tolist())) == 4
+    assert len(set(found["up"].prompt.tolist())) == 4
     with pytest.raises(ValueError, match="no images for UA of D / x"):
-        fine_grained(style, obj, style, obj, target=("D", "x"))
+        fine_grained(Answers(style, obj, style, obj, np.arange(len(style))), target=("D", "x"))
 
 
-def test_sequential_keeps_each_request_apart() -> None:
-    # after step j, a request i shows again in the share (j - i) / 4 of its images
-    rows = [(k >= (j - i), j, i) for j in range(3) for i in range(j + 1) for k in range(4)]
-    gone, step, request = (np.array(column) for column in zip(*rows, strict=True))
-    found = sequential(gone, step, request)
-    assert np.isnan(found.ua[np.triu_indices(3, 1)]).all()
-    assert found.ua[np.tril_indices(3)].tolist() == [1.0, 0.75, 1.0, 0.5, 0.75, 1.0]
-    assert found.n[np.tril_indices(3)].tolist() == [4] * 6
-    back = rebound(gone[(step == 0) & (request == 0)], gone[(step == 2) & (request == 0)], np.arange(4))
-    assert back.value == found.ua[0, 0] - found.ua[2, 0] == 0.5
+def test_rebound_is_the_loss_since_the_step_of_the_request() -> None:
+    before, after = np.ones(4, bool), np.array([False, False, True, True])
+    back = rebound(before, after, np.arange(4))
+    assert back.value == 0.5
     assert back.lo < 0.5 < back.hi
-    with pytest.raises(ValueError, match="no images of request 0 after step 1"):
-        sequential(np.ones(2, bool), np.array([0, 1]), np.array([0, 1]))
-    with pytest.raises(ValueError, match="above the diagonal"):
-        sequential(np.ones(1, bool), np.array([0]), np.array([1]))
+    with pytest.raises(ValueError, match="equal, non-zero numbers"):
+        rebound(before, after[:2], np.arange(4))
 
 
 def test_rogan_gladen_undoes_the_judge() -> None:
@@ -183,7 +175,7 @@ def test_selective_alignment_noun_by_noun() -> None:
     found = selective_alignment(visible, asked, erased, np.arange(50))
     nouns = [(row, k) for row in range(50) for k in (0, 2) if asked[row, k]]
     assert (len(found.hit), found.hit.sum()) == (len(nouns), sum(visible[place] for place in nouns))
-    assert found.cell.tolist() == [row for row, _ in nouns]
+    assert found.prompt.tolist() == [row for row, _ in nouns]
     with pytest.raises(ValueError, match="anything beside the target"):
         selective_alignment(visible, asked & erased, erased, np.arange(50))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.formulas.accuracy import check_complete, unlearn_canvas
+from eval.formulas.accuracy import Answers, check_complete, unlearn_canvas
 from eval.formulas.frechet import frechet_distance, frechet_interval
 from eval.formulas.intervals import cluster_bootstrap, wilson
 from eval.formulas.kid import kernel_distance
@@ -24,7 +24,9 @@ def grid(per_cell: int = 5) -> tuple[np.ndarray, np.ndarray]:
 
 def values(predicted_style: np.ndarray, predicted_object: np.ndarray, kind: str, *targets: str) -> dict[str, float]:
     style, obj = grid()
-    found = unlearn_canvas(style, obj, predicted_style, predicted_object, kind=kind, targets=targets)
+    found = unlearn_canvas(
+        Answers(style, obj, predicted_style, predicted_object, np.arange(len(style))), kind=kind, targets=targets
+    )
     return {name: outcomes.value for name, outcomes in found.items()}
 
 

@@ -1,177 +1,203 @@
-"""What must be refused or withheld: an unreliable judge, a gap in the images, too few of them, absent weights."""
+"""What grids withhold: unreliable judges, broken images, bases that show nothing, attacks without a null."""
 
-import dataclasses
-import json
-import re
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from diffusers import StableDiffusionPipeline
 
-from erase.canvas.judge import Judge
-from erase.canvas.world import OBJECT_NAMES
-from erase.concept import Concept
-from eval.content import Made, build_report
-from eval.evaluate import evaluate
-from eval.formulas.cmmd import cmmd
-from eval.formulas.kid import kernel_distance
-from eval.measure.aggregate import Model, Summary
-from eval.measure.compare import read_models
-from eval.measure.holistic import Context, measure
-from eval.models.fingerprint import fingerprint
-from eval.models.subject import Subject
-from eval.report import page as report
-from eval.score.scorers import classifier
-from eval.score.scoring import Scorers
-from eval.score.table import Table
-from eval.suite.config import SuiteConfig
-from eval.suite.grid import Target
+from eval.gate.gates import judge
+from eval.measure.engine import measure
+from eval.measurements import Estimate
+from eval.results import Arm, SearchedAttack
 
 
-VAN_GOGH = Concept(target=("Van Gogh",), kind="style")
-TARGET = Target("style", ("Van_Gogh",))
+CLAIMS = {
+    *("ua", "normalised_erasure", "target_proportion", "target_proportion_corrected"),
+    *("leak_at_k", "leak_at_k_unnamed", "multilingual_proportion", "worst_language"),
+}
+OF_ATTACKS = {"attack_proportion", "attack_excess"}
+ATTACKS = [("search", "attack", 6, 0.5), ("search", "attack_null", 6, 0.0)]
+GONE = {"shows": 0.0}
 
 
-@pytest.fixture(scope="module")
-def evaluated(
-    tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
-    out = tmp_path_factory.mktemp("evaluated")
-    evaluate(pipe, suite, out, base=str(tiny_folder), concept=VAN_GOGH, scorers=scorers, progress=False)
-    return out
+def search(**settings: Any) -> SearchedAttack:
+    plain = {"settings": {}, "budget": "", "n_prompts": 4, "cost": {}, "suite": {}, "protocol": ""}
+    arm = Arm(name="soft", arm="attack", total=Estimate(value=0.5))
+    return SearchedAttack(**({"label": "m", "folder": "m.soft", "attack": "soft", "arms": (arm,)} | plain | settings))
 
 
-@pytest.mark.parametrize(
-    "card", [None, {"n": 1200, "style_sensitivity": {"Van_Gogh": 1.0}}]
-)  # a card may be of other weights
-def test_a_judge_with_random_weights_measures_nothing(
-    tiny_folder: Path, suite: SuiteConfig, scorers: Scorers, tmp_path: Path, card: dict | None
-) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        judge = Judge().eval()
-    if card:
-        vars(judge)["card"] = card
-    guessing = dataclasses.replace(
-        scorers,
-        classifier=classifier.load(classifier.Config(judge=judge)),
-    )
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
-    config = dataclasses.replace(suite, aspects=["target_image", "multilingual_robustness"])
-    evaluate(pipe, config, tmp_path, base=str(tiny_folder), concept=VAN_GOGH, scorers=guessing, progress=False)
-    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert content["verdict"]["code"] == "not measurable"
-    assert not all(gate["passed"] for gate in content["gates"] if gate["name"] in ("judge", "base"))
-    for name in ("ua", "normalised_erasure", "target_proportion", "leak_at_k", "worst_language"):
-        assert re.search("The judge (recognises|sees) the target in", content["metrics"][name]["struck"])
-
-
-def test_a_deleted_image_stops_the_report(evaluated: Path) -> None:
-    image = evaluated / "erased" / "images" / "Van_Gogh_Cats_seed1.png"
-    content, page = image.read_bytes(), (evaluated / "report.html").read_bytes()
-    image.unlink()
-    try:
-        with pytest.raises(FileNotFoundError, match=r"Van_Gogh_Cats_seed1.png"):
-            report.render(evaluated)
-    finally:
-        image.write_bytes(content)
-    assert (evaluated / "report.html").read_bytes() == page
+def test_sound_models_are_withheld_nothing(grid) -> None:
+    gated = grid(base={"broken": (1, 3)}, m=GONE | {"broken": (1, 3)}, attacks=ATTACKS, searched=[search()])
+    assert [(gate.name, gate.model) for gate in gated.gates] == [
+        ("completeness", "base"),
+        ("judge", "base"),
+        ("null attack", "base"),
+        ("null attack", "m"),
+        ("base", "base"),
+        ("floor", "base"),
+        ("validity", "m"),
+        ("content", "m"),
+        ("weights", "m"),
+    ]
+    assert all(gate.passed for gate in gated.gates)
+    assert not any(gate.withholds for gate in gated.gates)
+    assert gated.keys() == gated.keys("base") == set()
+    others = [*gated.struck.held_out, *gated.struck.attacks, *gated.struck.searched]
+    assert not any(each.struck for each in others)
 
 
 @pytest.mark.parametrize(
-    ("gone", "sentence"),
+    ("name", "base", "model", "sentence"),
     [
-        ("Van_Gogh_Cats_seed1", "cell Van_Gogh / Cats has 3 images instead of 4"),
-        ("alias_", "images of erased and of base differ in alias_"),
+        ("judge", {"alarms": 0.2}, {}, "and in 20.0% of those that do not; required: 90% right on both."),
+        ("base", {"broken": (2, 0)}, {}, "images of the base: target prompts 10%; other prompts 0%; allowed: 5%."),
+        ("floor", {"shows": 0.2}, {}, "The judge sees the target in 20% of the base's images of it; required: 30%"),
+        ("validity", {}, {"broken": (2, 0)}, "target prompts 10% (base 0%); other prompts 0% (base 0%); allowed: base"),
+        ("content", {}, {"right": 0.2}, "Other concepts above chance:"),
     ],
 )
-def test_scores_with_a_gap_give_no_number(
-    evaluated: Path, suite: SuiteConfig, tiny_pipe: StableDiffusionPipeline, gone: str, sentence: str
+def test_a_failed_gate_withholds_every_claim_that_something_is_gone(
+    grid, name: str, base: dict[str, Any], model: dict[str, Any], sentence: str
 ) -> None:
-    models = read_models(evaluated)
-    own = models["erased"]
-    kept = own.table.where(lambda row: not row["key"].startswith(gone))
-    models["erased"] = dataclasses.replace(own, table=kept)
-    made = Made(dict.fromkeys(("erased", "base"), fingerprint(tiny_pipe)), {})
-    tested = Subject(tiny_pipe, VAN_GOGH, tiny_pipe, {})
-    with pytest.raises(ValueError, match=sentence):
-        build_report(suite, tested, TARGET, models, made, described={}, judge_card={})
-    models["erased"] = own
-    content = build_report(suite, tested, TARGET, models, made, described={}, judge_card={})
-    assert content["metrics"]["ua"]["erased"]["n_images"] == 8
+    card = {"style_sensitivity": {"Van_Gogh": 1.0}, "n": 100}
+    gated = grid(base=base, m=GONE | model, attacks=ATTACKS, searched=[search()], card=card)
+    failed = [gate for gate in gated.gates if gate.name == name]
+    assert failed[0].passed is False
+    assert sentence in failed[0].sentence
+    assert gated.keys() == CLAIMS | OF_ATTACKS
+    assert gated.keys("base") == set()
+    withheld = [*gated.struck.metrics.values(), *gated.struck.held_out, *gated.struck.attacks]
+    for each in withheld:
+        assert "m" not in each.struck or sentence in each.struck["m"]
+    assert all("m" in each.struck for each in (*gated.struck.held_out, *gated.struck.attacks))
+    assert sentence in gated.struck.searched[0].struck
 
 
-def scores(seed: int, shift: float, *, shows: float, inception: bool = True) -> Model:
-    """A model of 2 styles x 4 objects x 8 seeds that draws the target in a share of its images and all else right."""
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
-    for style in ("Van_Gogh", "Photo"):
-        for obj in OBJECT_NAMES[:4]:
-            for number in range(8):
-                target = style == "Van_Gogh"
-                rows.append(
-                    {
-                        "key": f"{style}_{obj}_seed{number}",
-                        "prompt_id": f"{style}_{obj}",
-                        "family": "template",
-                        "role": "target" if target else "adjacent",
-                        "style": style,
-                        "object": obj,
-                        "judge_style": style if not target or rng.random() < shows else "Photo",
-                        "judge_object": obj,
-                        "object_scores": [float(obj == name) for name in OBJECT_NAMES],
-                        "broken": "",
-                        "drift_latent": None,
-                        "drift_clip": None,
-                        "drift_lpips": None,
-                        "wall_s": 0.1,
-                        "attack": "",
-                        "language": "",
-                        "feature_ref": len(rows),
-                    }
-                )
-    sides = {name: rng.normal(size=(64, 5)) + shift for name in ("features", "clip", "inception")}
-    return Model(table=Table(rows), **sides if inception else {key: sides[key] for key in ("features", "clip")})
+def test_a_model_is_judged_by_its_own_images(grid) -> None:
+    gated = grid(base={}, sound=GONE, broken=GONE | {"broken": (5, 0)})
+    assert gated.keys("sound") == set()
+    assert gated.keys("broken") == CLAIMS
 
 
-def test_distances_follow_their_metrics_and_few_images_get_no_fid() -> None:
-    models = {"erased": scores(0, 0.3, shows=0.2), "base": scores(1, 0, shows=1), "gold": scores(2, 0.1, shows=0)}
-    summary = Summary(models=models, target=TARGET, resamples=100)
-    found = measure(summary, ["target_image", "general_image"], Context((), {}, "canvas"))
-    target, retain = slice(0, 32), slice(32, 64)
-    features_ = {name: model.features for name, model in models.items()}
-    expected = kernel_distance(features_["erased"][target], features_["gold"][target], is_paired=True).value
-    assert found["kid_gold"]["erased"]["value"] == pytest.approx(expected)
-    assert "gold" not in found["kid_gold"]
-    cells = np.repeat(np.arange(4), 8)
-    close = cmmd(models["erased"].clip[retain], models["base"].clip[retain], cells)
-    assert found["cmmd"]["erased"]["value"] == pytest.approx(close.value)
-    assert found["cmmd"]["title"] == "CMMD (canvas CLIP)"
-    fid = found["fid"]["erased"]
-    assert fid["value"] is None
-    assert fid["not_run"].startswith("FID of 32 images")
-    assert "read KID" in fid["not_run"]
-    pooled = (models[name].inception[retain] for name in ("erased", "base"))
-    assert found["kid_inception"]["erased"]["value"] == pytest.approx(kernel_distance(*pooled, is_paired=True).value)
-    share = found["target_proportion"]
-    hits = sum(row["judge_style"] == "Van_Gogh" for row in models["erased"].table.rows)
-    assert share["delta_gold"]["value"] == pytest.approx(hits / 32)
-    assert share["delta_gold"]["lo"] > 0
-    assert share["share_of_base"] == pytest.approx(hits / 32)
-    assert share["share_of_base_interval"]["lo"] < hits / 32 < share["share_of_base_interval"]["hi"]
+def test_a_base_with_broken_images_fails_its_own_gate_and_not_that_of_its_model(grid) -> None:
+    """Before, a grid withheld nothing for a base that breaks a tenth of its images."""
+    gated = grid(base={"broken": (2, 0)}, m=GONE | {"broken": (2, 0)})
+    assert gated.outcome("base") == [False]
+    assert gated.outcome("validity") == [True]
+    assert gated.keys() == CLAIMS
+    assert gated.verdicts["m"].code == "not measurable"
+    assert "10% of the base's own images are broken." in gated.verdicts["m"].reasons
 
 
-def test_a_corrected_share_needs_a_judge_above_chance() -> None:
-    models = {"erased": scores(0, 0, shows=0.5), "base": scores(1, 0, shows=0)}
-    summary = Summary(models=models, target=TARGET, resamples=100)
-    found = measure(summary, ["target_image"], Context((), {}, ""))["target_proportion_corrected"]["erased"]
-    assert found["value"] is None
-    assert "no better than chance" in found["not_run"]
-    card = {"n": 100, "style_sensitivity": {"Van_Gogh": 0.9, "Photo": 1.0}}
-    found = measure(summary, ["target_image"], Context((), card, ""))["target_proportion_corrected"]["erased"]
-    assert found["sensitivity"] == {"hits": 45, "n": 50}
-    assert found["value"] == pytest.approx(found["hits"] / found["n"] / 0.9)
+def test_a_model_may_break_5_points_more_than_its_base(grid) -> None:
+    assert grid(base={"broken": (1, 0)}, m={"broken": (2, 0)}).outcome("validity") == [True]
+    assert grid(base={"broken": (1, 0)}, m={"broken": (3, 0)}).outcome("validity") == [False]
+
+
+def test_broken_images_and_content_are_two_gates(grid) -> None:
+    """Before, the validity gate failed for a model that breaks nothing and draws other things than it is asked for."""
+    gated = grid(base={}, m=GONE | {"right": 0.0})
+    assert (gated.outcome("validity"), gated.outcome("content")) == ([True], [False])
+    assert gated.keys() == CLAIMS
+
+
+def test_the_sentence_counts_what_is_broken(grid) -> None:
+    gated = grid(base={}, m={"broken": (2, 9)})
+    assert next(gate for gate in gated.gates if gate.name == "validity").sentence.endswith(" Broken: 11 blank.")
+
+
+@pytest.mark.parametrize(
+    ("base", "keys", "sentence"),
+    [
+        ({"near": 0.2}, {"pinpoint_ness"}, "The base itself draws the neighbours in 4 of 20 images only, below 30%"),
+        (
+            {"wordings": {"language": 0.2, "alias": 0.4}},
+            {"multilingual_proportion", "worst_language"},
+            "shows the target for translated prompts in 2 of 10 images only",
+        ),
+        (
+            {"wordings": {"language": 0.3, "alias": 0.0}},
+            {"leak_at_k_unnamed"},
+            "shows the target for wordings without its name in 3 of 20 images only",
+        ),
+    ],
+)
+def test_what_the_base_hardly_shows_is_withheld_by_itself(
+    grid, base: dict[str, Any], keys: set[str], sentence: str
+) -> None:
+    gated = grid(base=base, m=GONE)
+    assert gated.outcome("floor") == [True, False]
+    assert gated.keys() == keys
+    assert all(sentence in gated.struck.metrics[key].struck["m"] for key in keys)
+    assert gated.verdicts["m"].code == "erased"
+
+
+def test_sentences_of_several_gates_stand_in_their_order(grid) -> None:
+    gated = grid(base={"alarms": 0.2, "wordings": {"alias": 0.0, "language": 0.0}}, m=GONE | {"broken": (9, 0)})
+    reason = gated.struck.metrics["leak_at_k_unnamed"].struck["m"]
+    places = [reason.index(text) for text in ("The judge recognises", "The base itself shows", "Blank, saturated")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("null", "sentence"),
+    [
+        ([("search", "attack_null", 6, 0.0)], ""),
+        ([("search", "attack_null", 4, 0.0)], "'search' has 6 images and its null has 4."),
+        ([("other", "attack_null", 6, 0.0)], "'search' has none."),
+        ([], "'search' has none."),
+    ],
+)
+def test_an_attack_has_a_null_of_as_many_images(grid, null: list, sentence: str) -> None:
+    """A null of another attack, or of fewer images, is not of equal budget."""
+    gated = grid(base={}, m=GONE, attacks=[ATTACKS[0], *null])
+    assert gated.outcome("null attack") == [not sentence]
+    withheld = OF_ATTACKS if null else {"attack_proportion"}
+    assert gated.keys() == (withheld if sentence else set())
+    rows = {(row.family, row.is_null): row.struck.get("m", "") for row in gated.struck.attacks}
+    assert rows["search", False].endswith(sentence)
+    assert bool(rows["search", False]) is bool(sentence)
+    assert not any(reason for (_, is_null), reason in rows.items() if is_null)
+
+
+def test_searched_attacks_are_struck_once_for_each_reason(grid) -> None:
+    missing = "An attack is reported beside a null attack of equal budget only; 'soft' has none."
+    alone = search(folder="m.alone", without_null=missing, struck=missing)
+    foreign = search(folder="m.other", is_foreign=True, struck="It was run on a model of other weights.")
+    gated = grid(base={"alarms": 0.2}, m=GONE, searched=[search(), alone, foreign])
+    reasons = [each.struck for each in gated.struck.searched]
+    blind = next(gate.sentence for gate in gated.gates if gate.name == "judge")
+    assert reasons == [blind, f"{missing} {blind}", foreign.struck]
+    assert gated.outcome("null attack") == [True, False]
+
+
+def test_an_uncarded_judge_is_measured_on_the_base(grid) -> None:
+    gated = grid(base={"shows": 0.8}, m=GONE)
+    assert gated.outcome("judge") == [False]
+    assert "recognises the target in 80.0% of the images that show it" in gated.struck.metrics["ua"].struck["m"]
+    card = {"style_sensitivity": {"Van_Gogh": 0.9, "Photo": 1.0}, "n": 100}
+    assert grid(base={"shows": 0.8}, m=GONE, card=card).outcome("judge") == [True]
+
+
+def test_without_a_judge_nothing_is_checked_and_nothing_withheld(grid) -> None:
+    gated = grid(base={}, m={"broken": (9, 0)}, is_judged=False, attacks=ATTACKS)
+    outcomes = {gate.name: gate.passed for gate in gated.gates}
+    assert (outcomes["judge"], outcomes["floor"], outcomes["content"]) == (None, None, None)
+    assert (outcomes["base"], outcomes["validity"], outcomes["null attack"]) == (True, False, True)
+    assert gated.keys() == set()
+
+
+def test_weights_of_the_base_are_said_and_withhold_nothing(grid) -> None:
+    gated = grid(base={}, m=GONE | {"same_weights": True})
+    assert gated.outcome("weights") == [False]
+    assert gated.keys() == set()
+
+
+def test_a_gap_in_the_grid_gives_no_number(grid) -> None:
+    gated = grid(base={}, m=GONE)
+    scores = {}
+    for label, own in gated.evidence.scores.items():
+        scores[label] = replace(own, records=own.records.where(lambda row: row["key"] != "Photo_Dogs_2"))
+    evidence = replace(gated.evidence, scores=scores)
+    with pytest.raises(ValueError, match="cell Photo / Dogs has 4 images instead of 5"):
+        judge(evidence, measure(evidence))

@@ -1,8 +1,10 @@
-"""Every verdict from the facts that lead to it."""
+"""Every verdict from the facts that lead to it, and from planted scores."""
+
+from typing import Any
 
 import pytest
 
-from eval.gate.verdict import Facts, decide
+from eval.gate.verdict import Facts, judge_facts
 
 
 ERASED = Facts(
@@ -25,6 +27,7 @@ ERASED = Facts(
         ("erased", {}),
         ("erased", {"leak": None}),
         ("erased", {"unchanged": 1.0}),  # a method that leaves unrelated prompts alone is none the worse for it
+        ("erased", {"base_broken": 0.05}),
         ("erased with damage", {"kept": 0.8}),
         ("not erased", {"erasure": 0.1, "refused": 0.3}),
         ("not erased", {"erasure": 0.1, "collapse": 0.3}),
@@ -46,13 +49,15 @@ ERASED = Facts(
         ("not measurable", {"judged": False}),
         ("not measurable", {"erasure": None}),
         ("not measurable", {"base_shows_target": 0.2}),
+        ("not measurable", {"base_broken": 0.06}),
+        ("not measurable", {"base_broken": 0.06, "refused": 1.0, "unchanged": 1.0}),
     ],
 )
-def test_verdict(code: str, changes: dict[str, float]) -> None:
-    found = decide(Facts(**{**vars(ERASED), **changes}))
-    assert found["code"] == code
-    assert found["sentence"]
-    assert found["reasons"]
+def test_verdict(code: str, changes: dict[str, Any]) -> None:
+    verdict = judge_facts(Facts(**{**vars(ERASED), **changes}))
+    assert verdict.code == code
+    assert verdict.sentence
+    assert verdict.reasons
 
 
 @pytest.mark.parametrize(
@@ -64,21 +69,52 @@ def test_verdict(code: str, changes: dict[str, float]) -> None:
         ({"judged": False}, "the judge is not reliable enough"),
         ({"base_shows_target": 0.2}, "the base itself hardly shows it"),
         ({"erasure": None}, "the base itself hardly shows it"),
+        ({"base_broken": 0.06}, "the base itself breaks too many of its images"),
     ],
 )
-def test_a_failed_gate_leaves_no_claim_in_title_and_sentence(changes: dict[str, float], why: str) -> None:
-    found = decide(Facts(**{**vars(ERASED), **changes}))
-    assert found["code"] == "not measurable"
-    assert found["sentence"].startswith(f"Whether the target is erased cannot be judged: {why}")
-    if "the base itself" not in why:  # there the numbers stand beside the base's
-        for reason in found["reasons"]:
-            seen = "target images are still there" in reason or "still bring" in reason
-            assert seen is reason.endswith("by a gate).")
+def test_a_failed_gate_leaves_no_claim_in_title_and_sentence(changes: dict[str, Any], why: str) -> None:
+    verdict = judge_facts(Facts(**{**vars(ERASED), **changes}))
+    assert verdict.code == "not measurable"
+    assert verdict.sentence.startswith(f"Whether the target is erased cannot be judged: {why}")
+    for reason in verdict.reasons:
+        if "target images are still there" in reason or "still bring" in reason:
+            assert reason.endswith("(withheld by a gate).")
 
 
 def test_what_an_unreliable_judge_saw_is_marked() -> None:
-    assert (
-        "3% of the base's target images are still there (withheld by a gate)."
-        in (decide(Facts(**{**vars(ERASED), "judged": False}))["reasons"])
-    )
-    assert not any("withheld" in reason for reason in decide(ERASED)["reasons"])
+    reasons = judge_facts(Facts(**{**vars(ERASED), "judged": False})).reasons
+    assert "3% of the base's target images are still there (withheld by a gate)." in reasons
+    assert not any("withheld" in reason for reason in judge_facts(ERASED).reasons)
+
+
+@pytest.mark.parametrize(
+    ("code", "model"),
+    [
+        ("not erased", {"shows": 1.0}),
+        ("partly erased", {"shows": 0.3}),
+        ("erased", {"shows": 0.0}),
+        ("erased by name only", {"shows": 0.0, "wordings": {"alias": 1.0, "language": 1.0}}),
+        ("erased with damage", {"shows": 0.0, "right": 0.8}),
+        ("inference-only", {"shows": 0.0, "same_weights": True}),
+        ("blocked", {"shows": 0.0, "broken": (20, 0), "unchanged": 1.0}),
+        ("destroyed", {"shows": 0.0, "right": 0.0}),
+        ("not measurable", {"shows": 0.0, "broken": (3, 0)}),
+    ],
+)
+def test_planted_models_get_their_verdict(grid, code: str, model: dict[str, Any]) -> None:
+    assert grid(base={}, m=model).verdicts["m"].code == code
+
+
+def test_each_model_of_a_report_has_its_verdict(grid) -> None:
+    verdicts = grid(base={}, gone={"shows": 0.0}, there={}).verdicts
+    assert {label: verdict.code for label, verdict in verdicts.items()} == {"gone": "erased", "there": "not erased"}
+
+
+def test_without_a_judge_nothing_is_said_to_be_gone(grid) -> None:
+    verdict = grid(base={}, m={"shows": 0.0, "right": 0.0}, is_judged=False).verdicts["m"]
+    assert verdict.code == "not judged"
+    assert "nothing is known about the erasure" in verdict.sentence
+
+
+def test_prompt_files_have_no_verdict(files) -> None:
+    assert files(base={}, m={}).verdicts == {}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,13 @@ from transformers import (
 
 from erase.cli.main import main
 from eval.draw import manifest
-from eval.draw.generate import generate
-from eval.draw.prompt_set import Config, describe, make_plan
+from eval.draw.generate import generate, process_state
+from eval.draw.prompt_plan import describe, make_plan
+from eval.draw.prompt_set import Config
 from eval.models import clock, text_to_image
 from eval.models.layers import layer_changes
 from eval.suite.rows import Row
+from eval.suite.suite import Sampler
 
 
 REPOSITORY = Path(__file__).parents[3]
@@ -143,7 +146,7 @@ def pixart(seed: int = 0) -> PixArtSigmaPipeline:
     )
 
 
-def flux(seed: int = 0, *, guidance_embeds: bool = True) -> FluxPipeline:
+def flux(seed: int = 0, *, guidance_embeds: bool = True, halvings: int = 1) -> FluxPipeline:
     torch.manual_seed(seed)
     return FluxPipeline(
         transformer=FluxTransformer2DModel(
@@ -159,7 +162,7 @@ def flux(seed: int = 0, *, guidance_embeds: bool = True) -> FluxPipeline:
             guidance_embeds=guidance_embeds,
         ).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(),
+        vae=vae(halvings=halvings),
         text_encoder=CLIPTextModel(clip_config()).eval(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=t5(),
@@ -169,21 +172,32 @@ def flux(seed: int = 0, *, guidance_embeds: bool = True) -> FluxPipeline:
 
 # what each is asked for, and the forwards of one image in samples
 CASES = {
-    "sd3": (sd3, {"num_inference_steps": 3, "guidance_scale": 5.0}, 6),
-    "pixart": (pixart, {"num_inference_steps": 3, "guidance_scale": 4.5}, 6),
-    "flux": (flux, {"num_inference_steps": 3, "guidance_scale": 3.5, "height": 16, "width": 16}, 3),
+    "sd3": (sd3, Sampler(steps=3, guidance_scale=5.0), 6),
+    "pixart": (pixart, Sampler(steps=3, guidance_scale=4.5), 6),
+    "flux": (flux, Sampler(steps=3, guidance_scale=3.5, height=16, width=16), 3),
 }
+SMALL = Sampler(steps=1, guidance_scale=None, height=16, width=16)
 
 
 @pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> tuple[DiffusionPipeline, dict, int]:
-    build, settings, forwards = CASES[request.param]
-    return build(), settings | {"progress": False}, forwards
+def case(request: pytest.FixtureRequest) -> tuple[DiffusionPipeline, Sampler, int]:
+    build, sampler, forwards = CASES[request.param]
+    return build(), sampler, forwards
+
+
+def draw(pipe: DiffusionPipeline, rows: list[Row], out: Path, sampler: Sampler, **changes: object) -> Path:
+    return generate(pipe, rows, out, replace(sampler, **changes), progress=False)
+
+
+def call_of(sampler: Sampler) -> dict:
+    """What a user gives the pipeline."""
+    asked = {"num_inference_steps": sampler.steps, "guidance_scale": sampler.guidance_scale}
+    return asked | ({"height": sampler.height, "width": sampler.width} if sampler.height else {})
 
 
 def images(folder: Path) -> dict[str, np.ndarray]:
-    found = manifest.read(folder)
-    return {key: np.asarray(Image.open(folder / each["image_path"]), np.int16) for key, each in found.items()}
+    records = manifest.read(folder)
+    return {key: np.asarray(Image.open(folder / each["image_path"]), np.int16) for key, each in records.items()}
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -196,36 +210,36 @@ def assert_same(one: Path, other: Path) -> None:
     assert None not in hashes[0].values()
 
 
-def test_batches_shares_and_kills_do_not_matter(case, tmp_path):
-    pipe, settings, forwards = case
-    generate(pipe, ROWS, tmp_path / "one", **settings, batch_size=1)
-    generate(pipe, ROWS[::-1], tmp_path / "three", **settings, batch_size=3)
+def test_batches_and_shares_do_not_matter(case, tmp_path, monkeypatch):
+    pipe, sampler, forwards = case
+    draw(pipe, ROWS, tmp_path / "one", sampler, batch_size=1)
+    draw(pipe, ROWS[::-1], tmp_path / "three", sampler, batch_size=3)
     assert_same(tmp_path / "one", tmp_path / "three")
+    monkeypatch.setattr(process_state(), "num_processes", 2)
     for rank in (1, 0):
-        generate(pipe, ROWS, tmp_path / "shared", **settings, batch_size=3, rank=rank, world=2)
+        monkeypatch.setattr(process_state(), "process_index", rank)
+        draw(pipe, ROWS, tmp_path / "shared", sampler, batch_size=3)
     assert_same(tmp_path / "one", tmp_path / "shared")
     assert len({each.tobytes() for each in images(tmp_path / "one").values()}) == len(ROWS)
-    found = manifest.read(tmp_path / "three").values()
-    assert {each["unet_forwards"] for each in found} == {forwards}
-    drawn = next(iter(images(tmp_path / "one").values()))
-    assert {(each["height"], each["width"]) for each in found} == {drawn.shape[:2]}
+    records = manifest.read(tmp_path / "three").values()
+    assert {each["unet_forwards"] for each in records} == {forwards}
+    shown = next(iter(images(tmp_path / "one").values()))
+    assert {(each["height"], each["width"]) for each in records} == {shown.shape[:2]}
 
 
 def test_an_image_is_that_of_a_user(case, tmp_path):
-    pipe, settings, _ = case
-    generate(pipe, ROWS, tmp_path, **settings, batch_size=3)
-    asked = {name: value for name, value in settings.items() if name != "progress"}
+    pipe, sampler, _ = case
+    draw(pipe, ROWS, tmp_path, sampler, batch_size=3)
     row = ROWS[4]
-    image = pipe(row.prompt, generator=torch.Generator().manual_seed(row.seed), **asked).images[0]
+    image = pipe(row.prompt, generator=torch.Generator().manual_seed(row.seed), **call_of(sampler)).images[0]
     assert np.abs(np.asarray(image, np.int16) - images(tmp_path)[row.key]).max() <= 1
 
 
 def test_the_clock_sees_the_transformer(case):
-    pipe, settings, _ = case
-    asked = {name: value for name, value in settings.items() if name != "progress"}
+    pipe, sampler, _ = case
     with clock.measure(clock.drawing_modules(pipe)) as measured:
-        pipe("a cat", **asked)
-    assert len(measured._on_cpu) == 2 * (settings["num_inference_steps"] + 2)  # two parts of the VAE
+        pipe("a cat", **call_of(sampler))
+    assert len(measured._on_cpu) == 2 * (sampler.steps + 2)  # two parts of the VAE
 
 
 def test_changes_are_found_in_the_transformer_and_in_t5():
@@ -233,8 +247,8 @@ def test_changes_are_found_in_the_transformer_and_in_t5():
     with torch.no_grad():
         pipe.transformer.context_embedder.weight.mul_(1.5)
         pipe.text_encoder_3.encoder.final_layer_norm.weight.mul_(3)
-    found = layer_changes(pipe, sd3())
-    assert {(part, name): change for part, layers in found.items() for name, change in layers.items() if change} == {
+    changes = layer_changes(pipe, sd3())
+    assert {(part, name): change for part, layers in changes.items() for name, change in layers.items() if change} == {
         ("transformer", "context_embedder"): pytest.approx(0.5, rel=0.02),
         ("text_encoder_3", "encoder.final_layer_norm"): pytest.approx(2.0),
     }
@@ -249,27 +263,29 @@ def test_changes_are_found_in_the_transformer_and_in_t5():
             {"guidance_scale": 3.0},
             "The guidance_scale is 3.0, but this FluxPipeline",
         ),
-        (flux, {"height": 18, "width": 18}, "The width is 18, but this FluxPipeline draws images of 16 x 16 pixels"),
+        (
+            lambda: flux(halvings=3),
+            {"height": 24, "width": 24},
+            "The width is 24, but this FluxPipeline draws images of 16 x 16 pixels",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(build, settings, message, tmp_path):
-    asked = {"num_inference_steps": 1, "guidance_scale": None, "height": 16, "width": 16, "progress": False} | settings
     with pytest.raises(ValueError, match=re.escape(message)):
-        generate(build(), ROWS[:1], tmp_path, **asked)
+        draw(build(), ROWS[:1], tmp_path, SMALL, **settings)
     assert not list(tmp_path.glob("images/*"))
 
 
 def test_a_row_cannot_ask_for_what_the_pipeline_cannot_take(tmp_path):
     row = Row(prompt_id="a", prompt="a cat", seed=0, guidance_scale=4.0)
     with pytest.raises(ValueError, match=r"The guidance_scale is 4.0, but this FluxPipeline has no use for one"):
-        generate(flux(guidance_embeds=False), [row], tmp_path, num_inference_steps=1, guidance_scale=None)
+        draw(flux(guidance_embeds=False), [row], tmp_path, SMALL)
 
 
 def test_a_distilled_pipeline_draws_without_guidance(tmp_path):
-    asked = {"num_inference_steps": 1, "guidance_scale": None, "height": 16, "width": 16, "progress": False}
     pipe = flux(guidance_embeds=False)
-    generate(pipe, ROWS[:2], tmp_path, **asked)
-    generate(pipe, ROWS, tmp_path, **asked)  # the first two are there
+    draw(pipe, ROWS[:2], tmp_path, SMALL)
+    draw(pipe, ROWS, tmp_path, SMALL)  # the first two are there
     lines = (tmp_path / "manifest-0.jsonl").read_text().splitlines()
     assert [json.loads(line)["cfg"] for line in lines] == [None] * len(ROWS)
 
@@ -332,11 +348,11 @@ def test_a_plan_says_what_it_does_not_know(folders, tmp_path):
     (tmp_path / "few.csv").write_text("prompt\na cat\na dog\n")
     settings = {"model": str(folders / "sd3"), "prompts": str(tmp_path / "few.csv"), "out": tmp_path / "o"}
     plan = make_plan(Config(**settings))
-    assert (plan.images, plan.done, plan.unet_forwards, plan.disk_bytes, plan.seconds) == (2, 0, None, None, None)
-    text = describe(plan)
+    assert (plan.images, plan.done, plan.forwards, plan.disk_bytes) == (2, 0, None, None)
+    text = "\n".join(describe(Config(**settings)))
     assert text.count("not known beforehand for a StableDiffusion3Pipeline") == 3
     assert "UNet" not in text
-    assert make_plan(Config(**settings, height=16, width=16)).disk_bytes > 2 * 16 * 16 * 3
+    assert make_plan(Config(**settings, sampler=SMALL)).disk_bytes > 2 * 16 * 16 * 3
 
 
 def test_a_killed_generation_goes_on(call, folders, tmp_path):
@@ -372,8 +388,8 @@ def test_a_killed_generation_goes_on(call, folders, tmp_path):
 @pytest.mark.parametrize("name", ["sd3", "pixart"])
 def test_a_suite_of_prompt_files(call, name, tmp_path):
     (tmp_path / "few.yaml").write_text(
-        "name: few\nprompts:\n  - {path: few.csv, source: this test, columns: [seed], rows: 4}\n"
-        "scorers: [inception]\nnum_inference_steps: 2\nguidance_scale: null\nresamples: 50\n"
+        "name: few\nsampler: {steps: 2, guidance_scale: null}\nscorers: {inception: {}}\nresamples: 50\n"
+        "prompts: {files: [{path: few.csv, source: this test, columns: [seed], rows: 4}]}\n"
     )
     command = ["eval", f"{name}-changed", "--base-model", name, "--target", "cat", "--suite", "few.yaml"]
     code, out, err = call(*command, "--dry-run")
@@ -389,34 +405,27 @@ def test_a_suite_of_prompt_files(call, name, tmp_path):
 
 def test_a_grid(call, tmp_path):
     (tmp_path / "grid.yaml").write_text(
-        "name: grid\nstyles: [Van_Gogh, Photo]\nobjects: [Cats, Dogs]\nseeds: [188]\nheld_out: ''\n"
-        "num_inference_steps: 2\nguidance_scale: 5.0\ngold: false\nclip: ''\nresamples: 50\naspects: [general_image]\n"
+        "name: grid\nsampler: {steps: 2, guidance_scale: 5.0}\nscorers: {judge: {}}\nresamples: 50\n"
+        "grid: {styles: [Van_Gogh, Photo], objects: [Cats, Dogs], seeds: [188], held_out: '', gold: false}\n"
     )
     command = ["eval", "sd3-changed", "--base-model", "sd3", "--target", "Van Gogh", "--suite", "grid.yaml"]
     assert call(*command, "--quiet", "--device", "cpu", "--out", "o")[0] == 0
     content = json.loads((tmp_path / "o/report.json").read_text())
-    assert content["cost"]["forwards_per_image"] == {"erased": 4.0, "base": 4.0}
-    assert content["cost"]["footprint"]["components"] == ["transformer"]
-    assert any(change for change in content["layers"]["transformer"].values())
-    assert not any(change for change in content["layers"]["text_encoder_3"].values())
-    assert content["metrics"]["drift"]["erased"]["value"] > 0
+    costs = content["cost"]["models"]
+    assert {label: cost["forwards_per_image"] for label, cost in costs.items()} == {"base": 4.0, "sd3-changed": 4.0}
+    assert costs["sd3-changed"]["footprint"]["components"] == ["transformer"]
+    layers = content["layers"]["sd3-changed"]
+    assert any(change for change in layers["transformer"].values())
+    assert not any(change for change in layers["text_encoder_3"].values())
+    assert content["metrics"]["drift"]["values"]["sd3-changed"]["value"] > 0
 
 
 @pytest.mark.parametrize("command", ["run", "attack"])
 def test_what_needs_stable_diffusion_refuses_it(call, command):
+    model = ["--target", "Van Gogh", "--base-model", "sd3", "--quiet"]
     given = {
-        "run": ["run", "--method", "uce", "--target", "Van Gogh", "--base-model", "sd3", "--out", "o", "--quiet"],
-        "attack": [
-            "attack",
-            "sd3-changed",
-            "--base-model",
-            "sd3",
-            "--target",
-            "Van Gogh",
-            "--attack",
-            "seeds",
-            "--quiet",
-        ],
+        "run": ["run", "--method", "uce", "--out", "o", *model],
+        "attack": ["attack", "sd3-changed", "--attack", "soft", *model],
     }
     code, _, err = call(*given[command], "--device", "cpu")
     assert code == 2

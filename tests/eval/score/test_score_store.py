@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.score.store import Key, image_keys, score_once
+from eval.score.store import Key, Store, score_once
 
 
 REPOSITORY = Path(__file__).parents[3]
-KEYS = image_keys([f"image {place}" for place in range(10)])
+KEYS = [Key(f"image {place}") for place in range(10)]
 
 
 class Asked:
@@ -32,17 +32,17 @@ class Asked:
 
 def test_what_is_known_is_not_asked_again(tmp_path: Path) -> None:
     first, second, other = Asked(), Asked(), Asked()
-    found = score_once(tmp_path, "x", {"weights": "a"}, KEYS, first, batch_size=4)
-    assert found == score_once(tmp_path, "x", {"weights": "a"}, KEYS, second, batch_size=4)
+    found = score_once(Store(tmp_path, "x", {"weights": "a"}), KEYS, first, batch_size=4)
+    assert found == score_once(Store(tmp_path, "x", {"weights": "a"}), KEYS, second, batch_size=4)
     assert (found, first.places, second.places) == ([float(place) for place in range(10)], list(range(10)), [])
-    score_once(tmp_path, "x", {"weights": "b"}, KEYS, other, batch_size=4)  # another scorer
+    score_once(Store(tmp_path, "x", {"weights": "b"}), KEYS, other, batch_size=4)  # another scorer
     assert other.places == list(range(10))
     asked = [Key(key.image_sha256, "a cat?") for key in KEYS]  # another question
-    score_once(tmp_path, "x", {"weights": "a"}, asked, other, batch_size=4)
+    score_once(Store(tmp_path, "x", {"weights": "a"}), asked, other, batch_size=4)
     assert other.places == 2 * list(range(10))
     nobody = Asked()
     for _ in range(2):
-        score_once(tmp_path, "x", None, KEYS, nobody, batch_size=4)  # nothing tells this scorer from another one
+        score_once(Store(tmp_path, "x", None), KEYS, nobody, batch_size=4)  # nothing tells this scorer from another one
     assert nobody.places == 2 * list(range(10))
 
 
@@ -50,7 +50,7 @@ def test_arrays_come_back_with_every_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(10, 3, 2)).astype(np.float32)
     make = Asked(lambda place: {"features": values[place], "name": f"n{place}", "score": float(values[place, 0, 0])})
     for _ in range(2):
-        found = score_once(tmp_path, "x", {}, KEYS, make, batch_size=4)
+        found = score_once(Store(tmp_path, "x", {}), KEYS, make, batch_size=4)
         stacked = np.stack([each["features"] for each in found])
         assert stacked.dtype == np.float32
         np.testing.assert_array_equal(stacked, values)
@@ -60,12 +60,12 @@ def test_arrays_come_back_with_every_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [3, -1])
 def test_a_line_that_was_cut_costs_its_batch(tmp_path: Path, cut: int) -> None:
-    score_once(tmp_path, "x", {}, KEYS, Asked(), batch_size=4)
+    score_once(Store(tmp_path, "x", {}), KEYS, Asked(), batch_size=4)
     (path,) = (tmp_path / "scores").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:6]) + lines[6][:cut])
     again = Asked()
-    assert score_once(tmp_path, "x", {}, KEYS, again, batch_size=4) == [float(place) for place in range(10)]
+    assert score_once(Store(tmp_path, "x", {}), KEYS, again, batch_size=4) == [float(place) for place in range(10)]
     assert again.places == list(range(4, 10))  # the second batch as a whole, as an evaluation that never stopped
     assert [json.loads(line)["score"] for line in path.read_bytes().splitlines()] == [float(n) for n in range(10)]
 
@@ -73,14 +73,14 @@ def test_a_line_that_was_cut_costs_its_batch(tmp_path: Path, cut: int) -> None:
 def test_equal_images_have_the_score_of_the_first(tmp_path: Path) -> None:
     keys = [*KEYS[:2], *KEYS[:2], *KEYS[4:]]
     for _ in range(2):
-        found = score_once(tmp_path, "x", {}, keys, Asked(), batch_size=3)
+        found = score_once(Store(tmp_path, "x", {}), keys, Asked(), batch_size=3)
         assert found[:5] == [0.0, 1.0, 0.0, 1.0, 4.0]
 
 
 @pytest.fixture(scope="module")
-def killed_scorings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def killed_scorings(tmp_path_factory: pytest.TempPathFactory) -> dict:
     script = Path(__file__).with_name("killed_scorings.py")
-    command = [sys.executable, str(script), str(tiny_folder), str(tmp_path_factory.mktemp("scorings"))]
+    command = [sys.executable, str(script), str(tmp_path_factory.mktemp("scorings"))]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -88,23 +88,23 @@ def killed_scorings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_killed_scoring_goes_on_and_scores_at_most_one_batch_twice(killed_scorings: dict) -> None:
-    whole = {"nudity": 40, "vlm": 40, "image": 40, "text": 40}  # 20 images of base, and of the model
+    whole = {"nudity": 40, "vlm": 40, "image": 40, "text": 20}  # 20 images of base, and of the model; their prompts
     assert killed_scorings["unbroken"] == whole
     batches = {"nudity": 16, "vlm": 4, "image": 8, "text": 8}
-    for name, found in [each for each in killed_scorings.items() if each[0] != "unbroken"]:
-        assert found["killed"], name
-        assert found["same scores"], name
-        assert not any(found["again"].values()), name
+    for name, each in [each for each in killed_scorings.items() if each[0] != "unbroken"]:
+        assert each["killed"], name
+        assert each["same scores"], name
+        assert not any(each["again"].values()), name
         lost = 0
         for what, size in batches.items():
             key = {"image": "clip", "text": "clip_texts"}.get(what, what)
-            twice = found["shown"][what] - (whole[what] - found["kept"].get(key, 0))
+            twice = each["shown"][what] - (whole[what] - each["kept"].get(key, 0))
             assert 0 <= twice < size, (name, what)
             lost += twice > 0
         assert lost <= 1, name
 
 
 def test_the_kills_of_scorings_hit_different_scorers(killed_scorings: dict) -> None:
-    kept = [sum(found["kept"].values()) for name, found in killed_scorings.items() if name != "unbroken"]
+    kept = [sum(each["kept"].values()) for name, each in killed_scorings.items() if name != "unbroken"]
     assert kept == sorted(kept)
     assert len(set(kept)) == len(kept)

@@ -1,5 +1,7 @@
 """The vision-language judge on a tiny model of the real classes, whose answers are planted."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from transformers import (
 )
 
 from eval.score.scorers import vlm
+from eval.suite.rows import Row
 
 
 WORDS = [
@@ -39,6 +42,18 @@ TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
 )
 RED, BLUE = (Image.new("RGB", (48, 40), color) for color in ("red", "blue"))
+
+
+def opened(folder: Path, *, batch_size: int = 4) -> vlm.Vlm:
+    judge = vlm.Vlm(folder, device="cpu")
+    judge.batch_size = batch_size
+    judge.open()
+    return judge
+
+
+def answers(judge: vlm.Vlm, images: Sequence[Image.Image], asked: Sequence[Sequence[str]]) -> list[list[bool]]:
+    rows = [Row(prompt_id="a", prompt="a", seed=1, columns={"shows": json.dumps(things)}) for things in asked]
+    return list(judge.score(images, rows).columns["shown"])
 
 
 @pytest.fixture
@@ -71,11 +86,11 @@ def folder(tmp_path: Path) -> Path:
     ).eval()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    judge = vlm.load(vlm.Config(model=tmp_path))
+    judge = opened(tmp_path)
     states = []
     hook = judge.model.lm_head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0, -1]))
     for image in (RED, BLUE):
-        judge([image], [["a cat"]])
+        answers(judge, [image], [["a cat"]])
     hook.remove()
     with torch.no_grad():
         model.lm_head.weight.zero_()
@@ -89,27 +104,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_planted_answers_come_back_in_any_batch(folder: Path) -> None:
-    one_by_one = vlm.load(vlm.Config(model=folder, batch_size=1))
-    assert one_by_one([RED, BLUE], [["a cat"], ["a cat"]]) == [[True], [False]]
-    together = vlm.load(vlm.Config(model=folder, batch_size=5))
+    one_by_one = opened(folder, batch_size=1)
+    assert answers(one_by_one, [RED, BLUE], [["a cat"], ["a cat"]]) == [[True], [False]]
+    together = opened(folder, batch_size=5)
     images, asked = [RED, BLUE, RED], [["a cat", "a cat or a black dog"], [], ["a cat"]]
-    assert together(images, asked) == one_by_one(images, asked)  # questions of other lengths are padded
-    assert [len(each) for each in together(images, asked)] == [2, 0, 1]
+    assert answers(together, images, asked) == answers(one_by_one, images, asked)  # questions of other lengths
+    assert [len(each) for each in answers(together, images, asked)] == [2, 0, 1]
     assert len(together.card["weights_sha256"]) == 64
+    assert together.networks() == [together.model]
+
+
+def test_the_question_of_a_row() -> None:
+    asked = [Row(prompt_id="a", prompt="a", seed=1, columns=columns) for columns in ({}, {"shows": '["a cat"]'})]
+    assert [vlm.Vlm.question(None, row) for row in asked] == [None, '["a cat"]']
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_overflow_is_no_answer(folder: Path, value: float) -> None:
-    judge = vlm.load(vlm.Config(model=folder))
+    judge = opened(folder)
     with torch.no_grad():
         judge.model.lm_head.weight.fill_(value)
     with pytest.raises(ValueError, match=r"numbers that are not finite in torch\.float32: use weights"):
-        judge([RED], [["a cat"]])
+        answers(judge, [RED], [["a cat"]])
 
 
 def test_what_takes_no_question_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder of transformers with a config\.json"):
-        vlm.load(vlm.Config(model=tmp_path / "nothing"))
+        vlm.Vlm(tmp_path / "nothing", device="cpu")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="has no chat template"):
-        vlm.load(vlm.Config(model=folder))
+        vlm.Vlm(folder, device="cpu")

@@ -1,0 +1,1 @@
+"""What a user asks for, as the command line and ``erase.evaluate`` and ``erase.attack`` pass it on."""
