@@ -120,29 +120,13 @@ def evaluate(
     process_state().wait_for_everyone()
     if not process_state().is_main_process:  # every process draws its share of the images, one scores them all
         return Evaluation(out / "report.html", scorers.is_complete)
-    with clock.load():
-        scorers.open()
-    with clock.watch(scorers.networks()):
-        scores = score_all(studio.drawn, {group.number: group.rows for group in groups}, scorers)
-        real = scorers.real_arrays(studio.drawn[0], groups[0].rows[0], cache)
-    write_scores(out, scores)
-    evidence = Evidence(
-        suite=suite,
-        models=_model_infos(groups, studio.drawn, out),
-        scores=scores,
-        targets={group.number: group.target for group in groups if group.target is not None},
-        provided=scorers.provided,
-        neighbours=studio.neighbours,
-        cards=scorers.cards(),
-        real=real,
-    )
-    searched = describe_attacks(attacked, evidence)
-    results = build_results(evidence, searched, is_sequence=options.is_sequence)
+    evidence = studio.score(groups)
+    results = build_results(evidence, describe_attacks(attacked, evidence), is_sequence=options.is_sequence)
     results = replace(
         results,
         layers=studio.layers,
         wall=build_wall(evidence, {each.label: each.folder for each in studio.drawn}, out),
-        cost=Cost(evaluation=clock.spent, models=_costs(groups, studio.drawn, scores)),
+        cost=Cost(evaluation=clock.spent, models=_costs(groups, studio.drawn, evidence.scores)),
         reproduce=options.command,
     )
     write_results(out, replace(results, over_seeds=over_seeds(results, sibling_results(out))))
@@ -182,7 +166,7 @@ def build_results(evidence: Evidence, searched: Sequence[SearchedAttack] = (), *
 
 @dataclass
 class _Studio:
-    """Draws with one model at a time, so that memory holds one of them, and keeps what is known of each."""
+    """Draws with one model at a time, so that memory holds one of them, and scores the images of all of them."""
 
     suite: Suite
     out: Path
@@ -205,6 +189,25 @@ class _Studio:
                 self._draw_erased(group, each)
         place = {"base": 0, "gold": 1, "erased": 2}
         self.drawn.sort(key=lambda each: (each.group, place[each.role]))
+
+    def score(self, groups: Sequence[Group]) -> Evidence:
+        """Score all images, and write the scores."""
+        with self.clock.load():
+            self.scorers.open()
+        with self.clock.watch(self.scorers.networks()):
+            scores = score_all(self.drawn, {group.number: group.rows for group in groups}, self.scorers)
+            real = self.scorers.real_arrays(self.drawn[0], groups[0].rows[0], self.cache)
+        write_scores(self.out, scores)
+        return Evidence(
+            suite=self.suite,
+            models=_model_infos(groups, self.drawn, self.out),
+            scores=scores,
+            targets={group.number: group.target for group in groups if group.target is not None},
+            provided=self.scorers.provided,
+            neighbours=self.neighbours,
+            cards=self.scorers.cards(),
+            real=real,
+        )
 
     def _draw_base(self, groups: Sequence[Group]) -> None:
         options, first = self.options, groups[0].subjects[0]

@@ -62,11 +62,6 @@ def check(suite: Suite) -> dict[str, object]:
     return configs
 
 
-def suite_missing(suite: Suite) -> list[str]:
-    """The scorers of a suite that cannot run; weights on the hub are looked for in the cache only."""
-    return [name for name, config in check(suite).items() if scorer_module(name).missing(config)]
-
-
 def scorer_lines(suite: Suite) -> list[str]:
     """What a plan says of the scorers, for a terminal."""
     words = []
