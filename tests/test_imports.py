@@ -117,10 +117,11 @@ def against(imports: list[Import], package: str, order: tuple[tuple[str, ...], .
 
 
 def circle(imports: list[Import]) -> list[str]:
-    """The modules of a circle of imports that run when a module is imported, if there is one."""
+    """The modules of a circle of imports, if there is one; in ``eval`` those inside functions count as well."""
     edges: dict[str, set[str]] = {}
     for each in imports:
-        if not each.in_function and not each.for_types and each.importer != each.imported:
+        is_late = each.in_function or each.for_types
+        if each.importer != each.imported and (not is_late or each.importer.startswith("eval.")):
             edges.setdefault(each.importer, set()).add(each.imported)
     done: set[str] = set()
 

@@ -5,14 +5,14 @@ A plan comes in two texts: the counts, at once, and the time, which is measured.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from erase.model import base_model
 from eval.draw import manifest
 from eval.draw.batches import split
+from eval.draw.counts import Counts, Part
 from eval.files import SETTINGS
 from eval.models import saved
 from eval.suite.rows import Row
@@ -23,33 +23,6 @@ LATER = "unknown until the model is on this machine"
 RECORD_BYTES = 2_000  # of a line in the manifest, which is written twice
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What drawing would do.
-
-    Attributes:
-        images: How many are asked for.
-        done: How many of them are there.
-        forwards: Of the UNet in samples, for the images that are missing.
-        calls: Samples in one call of the UNet -> number of such calls.
-        is_guided_twice: UnGuide calls the UNet again for samples that show the target.
-        pixels: Pixels of an image as a multiple of the pixels that the model draws by itself.
-        disk_bytes: At most what the missing images take.
-        unknown: Why a number is None.
-        folder: Of the images, if it is part of the plan.
-    """
-
-    images: int
-    done: int
-    forwards: int | None = None
-    calls: Mapping[int, int] = field(default_factory=dict)
-    is_guided_twice: bool = False
-    pixels: float = 1.0
-    disk_bytes: int | None = None
-    unknown: str = ""
-    folder: str = ""
-
-
 class Job(NamedTuple):
     """The images of one model."""
 
@@ -57,14 +30,6 @@ class Job(NamedTuple):
     model: str  # folder, hub id, or ``canvas``
     rows: Sequence[Row]
     out: Path  # where its images go
-
-
-class Part(NamedTuple):
-    """What one model would draw."""
-
-    label: str
-    model: str  # folder, hub id, or ``canvas``
-    counts: Counts
 
 
 def describe(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from erase.model import base_model
 from erase.plan import duration, time_forward
-from eval.draw.plan import Counts, Part
+from eval.draw.counts import Counts, Part
 from eval.models.saved import SavedPipeline, find_saved
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from eval.files import sha256
 from eval.score.classifier import Classifier
 from eval.score.scorer import Picture
-from eval.score.scorers.timm_pair import Config
+from eval.score.timm_files import Config
 from eval.score.weights import read_state
 from eval.suite.world import World
 

@@ -12,7 +12,8 @@ import pytest
 
 from erase.model import base_model
 from erase.plan import time_forward
-from eval.draw.plan import Counts, Job, Part, count, describe, describe_time
+from eval.draw.counts import Counts, Part
+from eval.draw.plan import Job, count, describe, describe_time
 from eval.draw.price import LARGE_BATCH_SECONDS, ForwardClock
 from eval.models.saved import find_saved
 from eval.suite.grid import GridRows
