@@ -4,6 +4,7 @@ The functions take what the commands take. They import ``eval`` when they are ca
 """
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eval.score.table import Scores
+
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -54,7 +58,7 @@ def evaluate(
         batch_size: Images per forward. If None, the suite's. It changes no result.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
-        quiet: Show no progress bars.
+        quiet: Show no progress bars of this package. Those of diffusers, which loads the models, stay.
 
     Returns:
         The path of ``report.html``. Its folder holds ``report.json`` and what ``read_scores`` reads.
@@ -88,7 +92,10 @@ def evaluate(
         dtype=dtype,
         quiet=quiet,
     )
-    return evaluate_all(request).report
+    summary = evaluate_all(request)
+    if not summary.is_judged:
+        log.warning("Not everything was judged, because weights are absent; the report says which.")
+    return summary.report
 
 
 def attack(
@@ -134,7 +141,7 @@ def attack(
         batch_size: Images per forward. If None, the suite's. It changes no result.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
-        quiet: Show no progress bars.
+        quiet: Show no progress bars of this package. Those of diffusers, which loads the models, stay.
 
     Returns:
         The path of the attack's report.
@@ -210,7 +217,7 @@ def generate(
         skip_empty: Leave out rows without a prompt, as one of I2P's is.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
-        quiet: Show no progress bars.
+        quiet: Show no progress bars of this package. Those of diffusers, which loads the models, stay.
 
     Returns:
         The folder of the images; None in every process but the first.

@@ -22,7 +22,7 @@ from eval.files import hash_json
 from eval.gate.gates import judge
 from eval.gate.strike import apply
 from eval.gate.verdict import decide
-from eval.groups import Group, base_key, check_labels, check_out, find_gold, plan_groups
+from eval.groups import Group, base_key, check_out, find_gold, plan_groups
 from eval.measure.engine import measure
 from eval.measure.seeds import over_seeds, sibling_results
 from eval.measure.sequence import measure_sequence
@@ -55,7 +55,6 @@ class Options:
         is_sequence: The models erase one target after another, in this order.
         device: Where models that this function loads run.
         dtype: Of models that this function loads.
-        trust_remote_code: Allow a folder without ``erasure.json`` to bring its own pipeline code.
         progress: Show progress bars.
         command: How to repeat this, printed in the report.
     """
@@ -65,7 +64,6 @@ class Options:
     is_sequence: bool = False
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
-    trust_remote_code: bool = False
     progress: bool = True
     command: str = ""
 
@@ -106,7 +104,6 @@ def evaluate(
     """
     options = options or Options()
     clock = Clock()
-    check_labels([each.label for each in subjects])
     suite, groups = plan_groups(subjects, suite, is_sequence=options.is_sequence)
     attacked = read_attacks(subjects, options.attacks, suite, device=options.device, dtype=options.dtype)
     check_out(out, suite, [each.label for each in subjects])
@@ -226,8 +223,7 @@ class _Studio:
 
     def _draw_erased(self, group: Group, each: Subject) -> None:
         options = self.options
-        load = partial(subject.open_erased, each, device=options.device, dtype=options.dtype)
-        pipe, mark = self._load(partial(load, trust_remote_code=options.trust_remote_code))
+        pipe, mark = self._load(partial(subject.open_erased, each, device=options.device, dtype=options.dtype))
         self._add(pipe, mark, group, each.label, "erased")
         self.layers[each.label] = layer_changes(pipe, each.base)
 

@@ -53,9 +53,13 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any, *, indent: int = 2) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Any, *, indent: int = 2, allow_nan: bool = True) -> None:  # noqa: ANN401
+    """Write what JSON holds into a file, whole or not at all.
+
+    Raises:
+        ValueError: A number is not finite, and ``allow_nan`` is False.
+    """
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=allow_nan) + "\n")
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.files import REPORT
+from eval.files import FEATURES, HTML, MARKDOWN, REPORT, SCORES
 from eval.measure.registry import check_metrics
 from eval.measure.sequence import check_order
 from eval.models.subject import Subject
@@ -14,7 +14,8 @@ from eval.suite.rows import Row
 from eval.suite.suite import Suite
 
 
-RESERVED = ("base", "gold", "reference")  # what a report and its folder call something else
+# what a report and its folder call something else
+RESERVED = ("base", "gold", "reference", REPORT, HTML, MARKDOWN, SCORES, FEATURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ def plan_groups(subjects: Sequence[Subject], suite: Suite, *, is_sequence: bool 
     Raises:
         FileNotFoundError: A prompt file does not exist.
         ValueError: A target is not part of the suite's world, the suite cannot ask for it or names an unknown metric,
-            or the models are no sequence of erasures.
+            the models are no sequence of erasures, or two have one name.
     """
+    check_labels([each.label for each in subjects])
     check_metrics(suite)
     suite = suite.aim([each.concept for each in subjects])
     targets = [_target(each, suite) for each in subjects]
@@ -58,7 +60,17 @@ def plan_groups(subjects: Sequence[Subject], suite: Suite, *, is_sequence: bool 
         suffix = _suffix(number, list(dict.fromkeys(keys)))
         rows = tuple(suite.rows(key[0]))
         groups.append(Group(number=number, target=key[0], subjects=members, rows=rows, suffix=suffix))
+    _check_names(groups)
     return suite, groups
+
+
+def _check_names(groups: Sequence[Group]) -> None:
+    """Refuse a model that is called as the report calls a base or gold model, whose numbers it would get."""
+    references = {label for group in groups for label in (group.base, group.gold)}
+    if taken := [each.label for group in groups for each in group.subjects if each.label in references]:
+        raise ValueError(
+            f"A model is called {taken[0]!r}, as the report calls a base or gold model: rename its folder."
+        )
 
 
 def find_gold(suite: Suite, group: Group) -> str | None:

@@ -30,6 +30,7 @@ from eval.measurements import (
 
 
 SCHEMA_VERSION = 4  # of report.json, for every suite
+KINDS = ("grid", "prompts")  # where the rows of a suite come from
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
@@ -282,9 +283,19 @@ class Results:
 
 
 def write_results(folder: Path, results: Results) -> Path:
-    """Write ``report.json``, whole or not at all."""
+    """Write ``report.json``, whole or not at all.
+
+    Raises:
+        ValueError: Two models have one label, or a number is not finite, which JSON cannot hold.
+    """
     path = folder / REPORT
-    write_json(path, cattrs.unstructure(results))
+    labels = [model.label for model in results.models]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"Two models of the report are called {twice[0]!r}: rename a folder.")
+    try:
+        write_json(path, cattrs.unstructure(results), allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"A number of the report is not finite ({error}): score the images again.") from error
     return path
 
 
@@ -303,6 +314,8 @@ def read_results(folder: Path) -> Results:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): delete it, or choose another folder.") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
+    if version == SCHEMA_VERSION and content.get("kind") not in KINDS:
+        raise ValueError(f"{path} is of no kind of suite that is known: delete it, or choose another folder.")
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{path} has the report format {version}, but {SCHEMA_VERSION} is read: move it away and run `erase eval` "

@@ -120,7 +120,7 @@ def _withheld(results: AttackResults, broken: Mapping[str, Broken]) -> str:
             "that an attack could bring back: use prompts on which the base shows it."
         )
     ours, base = broken[BEFORE], broken["base"]
-    if ours.broken / ours.images <= base.broken / base.images + BROKEN_MARGIN:
+    if ours.broken / ours.images - base.broken / base.images <= BROKEN_MARGIN:
         return ""
     return (
         f"Without an attack {ours.broken} of {ours.images} images of the erased model are broken, of the base "

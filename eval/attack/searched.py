@@ -1,7 +1,7 @@
 """The attacks that ``erase attack`` ran on the models of an evaluation, for its report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,14 @@ def describe_attacks(attacked: Sequence[Attacked], evidence: Evidence) -> list[S
     """
     models = {model.label: model for model in evidence.models}
     order = list(models)
-    return [
-        _describe(each, models[each.label], models[models[each.label].base], evidence.suite)
-        for each in sorted(attacked, key=lambda each: order.index(each.label))
-    ]
+    names = [(each.label, each.folder.name) for each in attacked]
+    described = []
+    for each in sorted(attacked, key=lambda each: order.index(each.label)):
+        one = _describe(each, models[each.label], models[models[each.label].base], evidence.suite)
+        if names.count((each.label, each.folder.name)) > 1:  # gates and readers tell attacks apart by their folders
+            one = replace(one, folder=f"{each.folder.parent.name}/{each.folder.name}")
+        described.append(one)
+    return described
 
 
 def explain_foreign(record: AttackRecord, model: ModelInfo, base: ModelInfo, suite: Suite) -> str:

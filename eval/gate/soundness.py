@@ -41,14 +41,14 @@ def check_validity(trial: Trial, model: ModelInfo) -> list[Gate]:
     if trial.is_grid:
         shares = {part: (trial.share(key, own), trial.share(key, base)) for part, key in PARTS.items()}
         text = "; ".join(f"{part} {ours:.0%} (base {theirs:.0%})" for part, (ours, theirs) in shares.items())
-        passed = all(ours <= theirs + BROKEN_MARGIN for ours, theirs in shares.values())
+        passed = all(ours - theirs <= BROKEN_MARGIN for ours, theirs in shares.values())
         sentence = f"{_kinds(trial)} images: {text}; allowed: base + {BROKEN_MARGIN:.0%}.{_count(trial, own)}"
         withholds = {} if passed else trial.withhold(trial.claims, [own])
         return [Gate(name="validity", model=own, passed=passed, sentence=sentence, withholds=withholds)]
     gates = []
     for file in _files(trial):
         ours, theirs = (trial.share(_key(file), label) for label in (own, base))
-        passed = ours <= theirs + BROKEN_MARGIN
+        passed = ours - theirs <= BROKEN_MARGIN
         sentence = (
             f"{ours:.1%} of the images{_of(file)} are broken, {theirs:.1%} of the base's; allowed: base + "
             f"{BROKEN_MARGIN:.0%}."

@@ -79,9 +79,7 @@ def describe(
     return Subject(label, source, concept, base, card or {})
 
 
-def open_erased(
-    subject: Subject, *, device: str, dtype: "torch.dtype", trust_remote_code: bool = False
-) -> "DiffusionPipeline":
+def open_erased(subject: Subject, *, device: str, dtype: "torch.dtype") -> "DiffusionPipeline":
     """Load the erased pipeline, or return the pipeline that the subject holds."""
     if not isinstance(subject.source, Path):
         return subject.source
@@ -90,10 +88,6 @@ def open_erased(
 
         base = subject.base if isinstance(subject.base, str) else None
         return load(subject.source, device=device, dtype=dtype, base_model=base)
-    if trust_remote_code:
-        from diffusers import DiffusionPipeline
-
-        return DiffusionPipeline.from_pretrained(subject.source, dtype=dtype, trust_remote_code=True).to(device)
     return base_model.load_folder(subject.source, device=device, dtype=dtype)
 
 

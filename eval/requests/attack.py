@@ -9,30 +9,7 @@ from erase.model.base_model import pick_device, pick_dtype
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for.
-
-    Attributes:
-        folder: What ``erase run`` made, or any diffusers folder.
-        attack: An attack by name or file.
-        suite: A suite by name or file.
-        tokens: In front of the prompt, in place of the attack's own.
-        steps: Of each try, in place of the attack's own.
-        tries: Images for each prompt, in place of the attack's own.
-        prompts: A CSV of prompts, in place of the suite's grid.
-        out: Where everything goes; ``FOLDER.ATTACK`` unless given.
-        target: What was erased from a folder without ``erasure.json``.
-        kind: Of that target; a style unless given.
-        base_model: What the model was made from.
-        judge_style: Checkpoint of the judge's style classifier, in place of the suite's.
-        judge_object: The same of its object classifier.
-        compat: Follow the published code of the suite's benchmark where that differs.
-        seed: All randomness of the search derives from it.
-        batch_size: Images per forward, in place of the suite's.
-        device: See ``pick_device``.
-        dtype: See ``pick_dtype``.
-        quiet: No progress bars.
-        command: How to repeat this, for the report.
-    """
+    """What a user of ``erase attack`` asks for; ``erase.attack`` says what each field means."""
 
     folder: Path
     attack: str

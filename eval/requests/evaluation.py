@@ -21,28 +21,7 @@ _SEVERAL = Path("erase-eval")  # where the report of several models goes by defa
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for.
-
-    Attributes:
-        paths: Artefact folders, diffusers folders, hub ids, or ``canvas``.
-        suite: A suite by name or file.
-        target: What was erased from those that have no ``erasure.json``.
-        kind: Of that target; a style unless given.
-        base_model: What they were made from.
-        out: Where everything goes; ``PATH.eval`` for one model and ``erase-eval`` for several, unless given. If that
-            holds images of other models or settings, everything goes beside it.
-        cache: Where images of base and gold models are kept for other evaluations.
-        attacks: Folders that ``erase attack`` filled, each for one of the models.
-        judge_style: Checkpoint of the judge's style classifier, in place of the suite's.
-        judge_object: The same of its object classifier.
-        compat: Follow the published code of the suite's benchmark where that differs.
-        sequence: The models come from erasing one target after another, in this order.
-        batch_size: Images per forward, in place of the suite's.
-        device: See ``pick_device``.
-        dtype: See ``pick_dtype``.
-        quiet: No progress bars.
-        command: How to repeat this, for the report.
-    """
+    """What a user of ``erase eval`` asks for; ``erase.evaluate`` says what each field means."""
 
     paths: list[str]
     suite: str
@@ -84,9 +63,9 @@ class EvalSummary:
 
 def evaluate_all(request: Request) -> EvalSummary:
     """Evaluate the models into one folder with one report."""
+    suite, subjects, out = _prepare(request)  # before torch is imported: a mistake is told at once
     from eval.evaluate import Options, evaluate
 
-    suite, subjects, out = _prepare(request)
     done = evaluate(
         subjects,
         suite,
@@ -112,11 +91,10 @@ def plan_all(request: Request) -> Iterator[str]:
     """
     from eval.draw.placement import Drawing, holds_images, place_evaluation
     from eval.draw.plan import Job, describe
-    from eval.groups import check_labels, check_out, plan_groups
+    from eval.groups import check_out, plan_groups
     from eval.score.scorers_of import scorer_lines
 
     suite, subjects, out = _prepare(request)
-    check_labels([each.label for each in subjects])
     if request.attacks:
         _check_attacks(request, suite)
     suite, groups = plan_groups(subjects, suite, is_sequence=request.sequence)

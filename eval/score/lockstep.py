@@ -196,6 +196,12 @@ class ImageGroup:
                     columns.setdefault(column, [None] * len(self.rows))[place] = value
                 for array, value in answer["arrays"].items():
                     arrays.setdefault(array, []).append(value)
+        for array, values in arrays.items():
+            if len(values) != len(self.rows):
+                raise ValueError(
+                    f"The scorer {name} gives {len(values)} rows of the array {array!r} for {len(self.rows)} images: "
+                    "give one for each."
+                )
         return Batch({**columns}, begun.arrays | {array: np.stack(values) for array, values in arrays.items()})
 
 

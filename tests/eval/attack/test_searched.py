@@ -249,3 +249,9 @@ def test_attacks_stand_in_the_order_of_the_models(record: AttackRecord, small: S
     ]
     evidence = Evidence(suite=small, models=[BASE, ERASED, second], scores={})
     assert [each.label for each in describe_attacks(attacked, evidence)] == ["vg", "small", "small"]
+
+
+def test_two_attacks_of_one_name_are_told_apart(record: AttackRecord, small: Suite) -> None:
+    attacked = [Attacked(folder=Path(f"{place}/vg.soft"), record=record, label="vg") for place in ("mine", "yours")]
+    evidence = Evidence(suite=small, models=[BASE, ERASED], scores={})
+    assert [each.folder for each in describe_attacks(attacked, evidence)] == ["mine/vg.soft", "yours/vg.soft"]
