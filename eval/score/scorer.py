@@ -121,12 +121,21 @@ class Scorer:
         Args:
             images: One or more.
             rows: Their rows; none for photographs.
+
+        Raises:
+            ValueError: The scorer has no ``score`` of its own.
         """
-        raise NotImplementedError
+        raise ValueError(
+            f"{type(self).__name__} does not say how it scores images: write score, or set scores = False."
+        )
 
     def compare(self, own: Side, base: Side) -> Batch:
-        """Compare a model's images with the base's, pair by pair; the answers are kept."""
-        raise NotImplementedError
+        """Compare a model's images with the base's, pair by pair; the answers are kept.
+
+        Raises:
+            ValueError: The scorer has no ``compare`` of its own.
+        """
+        raise ValueError(f"{type(self).__name__} does not say how it compares: write compare, or set compares = False.")
 
     def finish(self, own: Batch, base: Batch | None, rows: Sequence[Row]) -> Batch:
         """Derive the columns and arrays of a model from all answers about it; this is cheap, and not kept.
