@@ -55,7 +55,7 @@ def evaluate(
         judge_object: Checkpoint of its object classifier.
         compat: Follow the published code of the benchmark where that differs.
         sequence: The models erase one target after another, in this order.
-        batch_size: Images per forward. If None, the suite's. It changes no result.
+        batch_size: Images per forward. If None, the suite's. Images agree to 1 of 255 whatever it is.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         quiet: Show no progress bars of this package. Those of diffusers, which loads the models, stay.
@@ -138,7 +138,7 @@ def attack(
         judge_object: Checkpoint of its object classifier.
         compat: Follow the published code of the benchmark where that differs.
         seed: All randomness of the search derives from it.
-        batch_size: Images per forward. If None, the suite's. It changes no result.
+        batch_size: Images per forward. If None, the suite's. Images agree to 1 of 255 whatever it is.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         quiet: Show no progress bars of this package. Those of diffusers, which loads the models, stay.

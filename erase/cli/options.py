@@ -24,7 +24,7 @@ Compat = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        help="Images per forward, if not the suite's: fewer take less memory. It changes no result.",
+        help="Images per forward, if not the suite's: fewer take less memory. Images agree to 1 of 255 whatever it is.",
         show_default=False,
         min=1,
     ),
